@@ -1,0 +1,16 @@
+//! The nouns of Rapport: ids, interactions, times, faults. Nothing here waits, reads a clock, or knows of the wire, the
+//! database or a score.
+
+mod connection;
+mod fault;
+mod interaction;
+mod kind;
+mod time;
+mod word;
+
+pub use connection::{ConnectionStatus, RankOrder};
+pub use fault::{Fault, Faults};
+pub use interaction::{Draft, Interaction, MAX_AUDIENCE, MAX_EFFORT_DAYS, MAX_RECIPIENTS, MAX_TOPICS};
+pub use kind::{Kind, KindGroup};
+pub use time::{Day, Timestamp, seconds_to_days};
+pub use word::{Channel, Goal, InteractionId, PersonId, TenantId, Topic, WordError};

@@ -1,0 +1,9 @@
+//! Rapport keeps track of real relationships: who would go out of their way for whom.
+//!
+//! Callers record what people do for and to each other; Rapport ranks each person's connections by that evidence and says
+//! why. Calls flow `rpc → service → store → scoring → domain`: the wire is converted in [`rpc`], use cases are in
+//! [`service`], SQL in [`store`], the pure model with its formulas in [`scoring`], the nouns in [`domain`]. [`app`] wires
+//! them together as [`config`] says, over a database of the operator's or the private one of [`embedded`].
+
+pub mod domain;
+pub mod scoring;

@@ -1,0 +1,174 @@
+//! Why a willingness is what it is: signed parts that add up to it, and the acts that weigh most in each.
+//!
+//! The parts follow the steps of the model. Evidence is added group by group in a fixed order (prior, gains, quiet,
+//! successes, failures, harm); what a group changes is shared out within it in proportion to what each factor put in.
+
+use crate::domain::{InteractionId, Kind, KindGroup, Timestamp};
+
+use super::{Act, Pair, Policy, Steps, tie::decay};
+
+/// A kind of evidence for or against willingness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Factor {
+    /// What is believed of a stranger.
+    Prior,
+    /// Days of help.
+    HelpDays,
+    /// Effort of help.
+    Help,
+    /// Ideas and thanks.
+    Ideas,
+    /// Attention that both paid each other.
+    Exchange,
+    /// What the other one did before.
+    Goodwill,
+    /// Having gone quiet toward everybody.
+    Quiet,
+    /// Promises kept.
+    PromisesKept,
+    /// Asks granted.
+    AsksGranted,
+    /// Promises broken.
+    PromisesBroken,
+    /// Asks declined.
+    AsksDeclined,
+    /// Commitments left open.
+    LeftOpen,
+    /// Self-serving pushes.
+    Promotions,
+    /// Breaches of trust reported.
+    Violations,
+}
+
+/// Whose acts a part rests on, seen from the one whose willingness it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Nobody's.
+    Nobody,
+    /// Their own.
+    Own,
+    /// The other's.
+    Other,
+    /// Both's.
+    Both,
+}
+
+/// One signed part of a willingness.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// What kind of evidence.
+    pub factor: Factor,
+    /// Whose acts.
+    pub source: Source,
+    /// Its share of the probability, in [−1, 1].
+    pub contribution: f64,
+}
+
+/// The parts of both willingnesses of a pair, the peer's first. Parts that change nothing are left out.
+pub fn explain(pair: &Pair<'_>, as_of: Timestamp, policy: &Policy) -> [Vec<Part>; 2] {
+    pair.steps(as_of, policy).map(|steps| parts(&steps, policy))
+}
+
+fn parts(steps: &Steps, policy: &Policy) -> Vec<Part> {
+    use Factor::{
+        AsksDeclined, AsksGranted, Exchange, Goodwill, Help, HelpDays, Ideas, LeftOpen, PromisesBroken, PromisesKept,
+        Promotions, Quiet, Violations,
+    };
+    use Source::{Both, Other, Own};
+    let [prior, gained, dimmed, kept, failed, harmed] = steps.probabilities(policy);
+    let (gains, tally) = (&steps.full_gains, &steps.tally);
+    let mut parts = vec![Part { factor: Factor::Prior, source: Source::Nobody, contribution: prior }];
+    let mut share_out = |change: f64, inputs: &[(Factor, Source, f64)]| {
+        let total: f64 = inputs.iter().map(|(.., amount)| amount).sum();
+        let noticed = inputs.iter().filter(|(.., amount)| *amount > 0.0);
+        parts.extend(noticed.map(|&(factor, source, amount)| Part {
+            factor,
+            source,
+            contribution: change * (amount / total),
+        }));
+    };
+    share_out(
+        gained - prior,
+        &[
+            (HelpDays, Own, gains.help_days),
+            (Help, Own, gains.help),
+            (Ideas, Own, gains.ideas),
+            (Exchange, Both, gains.exchange),
+            (Goodwill, Other, gains.goodwill),
+        ],
+    );
+    share_out(dimmed - gained, &[(Quiet, Own, gained - dimmed)]);
+    share_out(kept - dimmed, &[(PromisesKept, Own, tally.kept), (AsksGranted, Own, tally.granted)]);
+    share_out(
+        failed - kept,
+        &[(PromisesBroken, Own, tally.broken), (AsksDeclined, Own, tally.declined), (LeftOpen, Own, tally.left_open)],
+    );
+    share_out(
+        harmed - failed,
+        &[
+            (Promotions, Own, tally.promotions[0]),
+            (Promotions, Other, tally.promotions[1]),
+            (Violations, Own, tally.violations[0]),
+            (Violations, Other, tally.violations[1]),
+        ],
+    );
+    parts
+}
+
+/// An act and whether it was done by the one whose willingness is explained.
+pub type Weighed<'a> = (&'a Act, Source);
+
+/// The up to `most` acts that weigh most in a part, heaviest first.
+pub fn heaviest<'a>(
+    part: &Part,
+    acts: impl IntoIterator<Item = Weighed<'a>>,
+    as_of: Timestamp,
+    policy: &Policy,
+    most: usize,
+) -> Vec<InteractionId> {
+    let mut weighed: Vec<(f64, &Act)> = acts
+        .into_iter()
+        .filter(|(act, source)| belongs(part, act.kind, *source))
+        .map(|(act, _)| (weight(act, as_of, policy), act))
+        .collect();
+    weighed.sort_by(|(weight, act), (other_weight, other)| {
+        other_weight.total_cmp(weight).then_with(|| other.time.cmp(&act.time)).then_with(|| act.id.cmp(&other.id))
+    });
+    weighed.into_iter().take(most).map(|(_, act)| act.id.clone()).collect()
+}
+
+fn belongs(part: &Part, kind: Kind, source: Source) -> bool {
+    let group = kind.group();
+    let of_factor = match part.factor {
+        Factor::Prior | Factor::Quiet => false,
+        Factor::HelpDays | Factor::Help => kind.helps(),
+        Factor::Ideas => group == KindGroup::Ideas,
+        Factor::Goodwill => kind.helps() || group == KindGroup::Ideas,
+        Factor::Exchange => group != KindGroup::Harm,
+        Factor::PromisesKept => kind == Kind::PromiseKept,
+        Factor::AsksGranted => kind == Kind::AskGranted,
+        Factor::PromisesBroken => kind == Kind::PromiseBroken,
+        Factor::AsksDeclined => kind == Kind::AskDeclined,
+        Factor::LeftOpen => return left_open_source(kind) == Some(source),
+        Factor::Promotions => kind == Kind::Promotion,
+        Factor::Violations => kind == Kind::Violation,
+    };
+    of_factor && (part.source == Source::Both || part.source == source)
+}
+
+/// Who opens a commitment of the one whose willingness it is: they promise, the other asks.
+fn left_open_source(kind: Kind) -> Option<Source> {
+    match kind {
+        Kind::Promise => Some(Source::Own),
+        Kind::Ask => Some(Source::Other),
+        _ => None,
+    }
+}
+
+/// How much one act weighs by itself: its day's worth and its effort, faded on the longest clock.
+fn weight(act: &Act, as_of: Timestamp, policy: &Policy) -> f64 {
+    let worth = act.share(policy) * policy.kind(act.kind).day_weight.max(f64::EPSILON)
+        + (act.minutes(policy) / policy.effort_scale_minutes).ln_1p();
+    let [.., longest] = policy.half_lives;
+    worth * decay(act.time.day().age_at(as_of), longest)
+}

@@ -1,0 +1,120 @@
+//! How two people stand with each other: both willingnesses, what is mutual in them, and what that amounts to.
+
+use crate::domain::{ConnectionStatus, Timestamp};
+
+use super::{
+    Commitment, Evidence, Interval, Policy, Rhythm, Steps, Tie,
+    rhythm::Left,
+    willingness::{Gains, Tally},
+};
+
+/// What one person of a pair has shown toward the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Side<'a> {
+    /// The tie, if they ever acted toward the other.
+    pub tie: Option<&'a Tie>,
+    /// Their own rhythm, if they ever acted at all.
+    pub rhythm: Option<&'a Rhythm>,
+    /// What they committed to toward the other.
+    pub commitments: &'a [Commitment],
+}
+
+/// A pair, as its owner sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pair<'a> {
+    /// What the peer has shown toward the owner.
+    pub theirs: Side<'a>,
+    /// What the owner has shown toward the peer.
+    pub yours: Side<'a>,
+}
+
+/// How a pair stands at a point in time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// The willingness of the peer toward the owner.
+    pub they_would_help: Interval,
+    /// The willingness of the owner toward the peer.
+    pub you_would_help: Interval,
+    /// What is mutual in the two.
+    pub mutual: Interval,
+    /// What it amounts to.
+    pub status: ConnectionStatus,
+}
+
+impl Side<'_> {
+    fn evidence(&self, as_of: Timestamp, policy: &Policy) -> Evidence {
+        self.tie.map(|tie| tie.evidence_at(as_of, policy)).unwrap_or_default()
+    }
+
+    fn left(&self, as_of: Timestamp, policy: &Policy) -> Left {
+        self.rhythm.map_or(Left::floor(policy), |rhythm| rhythm.presence_left(as_of, policy))
+    }
+
+    fn left_open(&self, as_of: Timestamp, policy: &Policy) -> f64 {
+        self.commitments.iter().map(|commitment| commitment.left_open(as_of, policy)).sum()
+    }
+}
+
+impl Pair<'_> {
+    /// How the pair stands at `as_of`, which is not earlier than any act in it.
+    pub fn standing(&self, as_of: Timestamp, policy: &Policy) -> Standing {
+        let [they, you] = self.steps(as_of, policy);
+        let (they_would_help, you_would_help) = (they.interval(policy), you.interval(policy));
+        let mutual = they_would_help.mutual(you_would_help);
+        let (higher, lower) = (they_would_help.probability.max(you_would_help.probability), mutual.probability);
+        let status = if they.is_broken(they_would_help.probability, policy)
+            || you.is_broken(you_would_help.probability, policy)
+        {
+            ConnectionStatus::Broken
+        } else if lower >= policy.real_from {
+            ConnectionStatus::Real
+        } else if self.was_real(policy) {
+            ConnectionStatus::Fading
+        } else if higher >= policy.real_from {
+            ConnectionStatus::OneSided
+        } else if higher >= policy.budding_from {
+            ConnectionStatus::Budding
+        } else {
+            ConnectionStatus::Unknown
+        };
+        Standing { they_would_help, you_would_help, mutual, status }
+    }
+
+    /// Both willingnesses, step by step: the peer's, then the owner's.
+    pub fn steps(&self, as_of: Timestamp, policy: &Policy) -> [Steps; 2] {
+        let evidence = [self.theirs.evidence(as_of, policy), self.yours.evidence(as_of, policy)];
+        let left = [self.theirs.left(as_of, policy), self.yours.left(as_of, policy)];
+        let open = [self.theirs.left_open(as_of, policy), self.yours.left_open(as_of, policy)];
+        [0, 1].map(|own| {
+            let (own_evidence, other) = (&evidence[own], &evidence[1 - own]);
+            Steps {
+                gains: Gains::new(own_evidence, other, left[own], policy),
+                full_gains: Gains::new(own_evidence, other, Left::FULL, policy),
+                tally: Tally::new(own_evidence, other, open[own], policy),
+            }
+        })
+    }
+
+    /// The latest act either way.
+    pub fn last_time(&self) -> Option<Timestamp> {
+        [self.theirs.tie, self.yours.tie].into_iter().flatten().map(|tie| tie.last_time).max()
+    }
+
+    /// The earliest act either way.
+    pub fn first_time(&self) -> Option<Timestamp> {
+        [self.theirs.tie, self.yours.tie].into_iter().flatten().map(|tie| tie.first_time).min()
+    }
+
+    /// Whether it was real when they last interacted, as if both had been around then.
+    fn was_real(&self, policy: &Policy) -> bool {
+        let Some(then) = self.last_time() else { return false };
+        let around = |side: Side<'_>| side.evidence(then, policy);
+        let (theirs, yours) = (around(self.theirs), around(self.yours));
+        let probability = |own: &Evidence, other: &Evidence| {
+            let gains = Gains::new(own, other, Left::FULL, policy);
+            let tally = Tally::new(own, other, 0.0, policy);
+            Steps { gains, full_gains: gains, tally }.interval(policy)
+        };
+        probability(&theirs, &yours).mutual(probability(&yours, &theirs)).probability >= policy.real_from
+    }
+}
