@@ -1,0 +1,247 @@
+//! One batch of entries in one transaction: into the ledger once, then into the ties, commitments and rhythms they touch,
+//! each table locked in the order of its keys. The control flow is here; what changes is decided by `scoring`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::PgConnection;
+
+use crate::{
+    domain::{Day, InteractionId, Kind, Timestamp},
+    scoring::{Act, ActiveDay, Commitment, CommitmentKey, DayCell, Effect, Policy, Rhythm, Tie, fold_tie},
+};
+
+use super::{
+    StoreError, commitment, ledger,
+    ledger::{ActsByTie, Entry, EntryKey},
+    rhythm,
+    rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
+    tie,
+};
+
+/// What became of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the ledger now.
+    Recorded {
+        /// Whether it had been before, with the same content.
+        replayed: bool,
+        /// When it was first recorded.
+        record_time: Timestamp,
+    },
+    /// Its id stands for other content.
+    Conflict,
+}
+
+/// Records entries within a transaction that the caller commits, and tells what became of each, in their order.
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    entries: &[Entry],
+    policy: &Policy,
+) -> Result<Vec<Outcome>, StoreError> {
+    let mut firsts: BTreeMap<EntryKey, &Entry> = BTreeMap::new();
+    for entry in entries {
+        firsts.entry(entry.key()).or_insert(entry);
+    }
+    let candidates: Vec<&Entry> = firsts.values().copied().collect();
+    let new = ledger::insert(connection, &candidates).await?;
+    let outcomes = outcomes(connection, entries, &new).await?;
+    if !new.is_empty() {
+        absorb(connection, &new, policy).await?;
+    }
+    Ok(outcomes)
+}
+
+async fn outcomes(
+    connection: &mut PgConnection,
+    entries: &[Entry],
+    new: &[&Entry],
+) -> Result<Vec<Outcome>, StoreError> {
+    let is_new = |entry: &Entry| new.iter().any(|new| std::ptr::eq(*new, entry));
+    let known: Vec<EntryKey> = entries.iter().filter(|entry| !is_new(entry)).map(Entry::key).collect();
+    let recorded = if known.is_empty() { HashMap::new() } else { ledger::recorded(connection, known.iter()).await? };
+    entries
+        .iter()
+        .map(|entry| match recorded.get(&entry.key()) {
+            _ if is_new(entry) => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time }),
+            Some(first) => Ok(entry.against(first)),
+            None => Err(StoreError::Raced),
+        })
+        .collect()
+}
+
+impl Entry {
+    /// What became of it, given what the ledger holds under its id. When that was recorded at the very time this entry
+    /// arrived, it is this entry, committed by an attempt whose answer was lost.
+    pub(super) fn against(&self, first: &ledger::Recorded) -> Outcome {
+        if first.fingerprint == self.interaction.fingerprint() {
+            Outcome::Recorded { replayed: first.record_time != self.record_time, record_time: first.record_time }
+        } else {
+            Outcome::Conflict
+        }
+    }
+}
+
+type DaysByTie = BTreeMap<TieKey, BTreeMap<Day, Vec<Act>>>;
+
+async fn absorb(connection: &mut PgConnection, entries: &[&Entry], policy: &Policy) -> Result<(), StoreError> {
+    let mut touched: DaysByTie = BTreeMap::new();
+    for (key, act) in entries.iter().flat_map(|entry| entry.acts()) {
+        touched.entry(key).or_default().entry(act.time.day()).or_default().push(act);
+    }
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.interaction.id.as_str()).collect();
+    let keys: KeyColumns<'_> = touched.keys().collect();
+    let kept = tie::lock(connection, &keys).await?;
+    let effects = settle(connection, &touched, policy).await?;
+    absorb_ties(connection, &touched, kept, &effects, &ids, policy).await?;
+    absorb_rhythms(connection, entries, &ids, policy).await
+}
+
+/// Which acts decide a commitment, and which overrule what decided it before.
+type Effects = HashMap<(TieKey, InteractionId), Effect>;
+
+async fn settle(connection: &mut PgConnection, touched: &DaysByTie, policy: &Policy) -> Result<Effects, StoreError> {
+    let mut acts: BTreeMap<CommitmentRowKey, Vec<(&TieKey, &Act)>> = BTreeMap::new();
+    for (tie, act) in touched.iter().flat_map(|(tie, days)| days.values().flatten().map(move |act| (tie, act))) {
+        if let Some(key) = CommitmentKey::of(act) {
+            let row = (commitment::guarded_by(tie, key.actor_is_committed), key.id);
+            acts.entry(row).or_default().push((tie, act));
+        }
+    }
+    let mut effects = Effects::new();
+    if acts.is_empty() {
+        return Ok(effects);
+    }
+    let keys: Vec<_> = acts.keys().cloned().collect();
+    let mut kept = commitment::lock(connection, &keys).await?;
+    let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
+    for (key, acts) in acts {
+        let known = kept.remove(&key);
+        let target = if known.is_some() { &mut changed } else { &mut new };
+        let mut commitment: Commitment = known.unwrap_or_default();
+        for (tie, act) in acts {
+            effects.insert((tie.clone(), act.id.clone()), commitment.take_in(act, policy));
+        }
+        target.insert(key, commitment);
+    }
+    commitment::insert(connection, &new).await?;
+    commitment::update(connection, &changed).await?;
+    Ok(effects)
+}
+
+async fn absorb_ties(
+    connection: &mut PgConnection,
+    touched: &DaysByTie,
+    mut kept: HashMap<TieKey, Tie>,
+    effects: &Effects,
+    ids: &[&str],
+    policy: &Policy,
+) -> Result<(), StoreError> {
+    let effect = |key: &TieKey, act: &Act| effects.get(&(key.clone(), act.id.clone())).copied().unwrap_or(Effect::None);
+    let overruled = |key: &TieKey, days: &BTreeMap<Day, Vec<Act>>| {
+        days.values().flatten().any(|act| effect(key, act) == Effect::Overrules)
+    };
+    let (fold, late): (Vec<&TieKey>, Vec<(TieKey, Day)>) = {
+        let fold = touched.iter().filter(|(key, days)| overruled(key, days)).map(|(key, _)| key).collect();
+        let late = touched.iter().flat_map(|(key, days)| {
+            let tie = kept.get(key);
+            let is_late = move |day: &&Day| tie.is_some_and(|tie| tie.cell_of(**day).is_none());
+            days.keys().filter(is_late).map(|day| (key.clone(), *day))
+        });
+        (fold, late.collect())
+    };
+    let earlier = earlier_cells(ledger::acts_on_days(connection, &late, ids).await?, policy);
+    let folded = fold_again(connection, &fold, policy).await?;
+    let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
+    for (key, days) in touched {
+        let known = kept.remove(key);
+        let target = if known.is_some() { &mut changed } else { &mut new };
+        let tie = match folded.get(key) {
+            Some(tie) => tie.clone(),
+            None => absorbed(known, key, days, &earlier, effect, policy),
+        };
+        target.insert(key.clone(), tie);
+    }
+    tie::insert(connection, &new).await?;
+    tie::update(connection, &changed).await
+}
+
+/// What was done on a day of a tie before this batch.
+type EarlierCells = HashMap<(TieKey, Day), DayCell>;
+
+fn earlier_cells(acts: ActsByTie, policy: &Policy) -> EarlierCells {
+    let mut cells = EarlierCells::new();
+    for (key, acts) in acts {
+        for act in acts {
+            cells.entry((key.clone(), act.time.day())).or_default().gather(&act, policy);
+        }
+    }
+    cells
+}
+
+fn absorbed(
+    known: Option<Tie>,
+    key: &TieKey,
+    days: &BTreeMap<Day, Vec<Act>>,
+    earlier: &EarlierCells,
+    effect: impl Fn(&TieKey, &Act) -> Effect,
+    policy: &Policy,
+) -> Tie {
+    let first_time = days.values().flatten().map(|act| act.time).min().unwrap_or(Timestamp::MIN);
+    let mut tie = known.unwrap_or_else(|| Tie::empty(first_time));
+    for (day, acts) in days {
+        let before = tie.cell_of(*day).or_else(|| earlier.get(&(key.clone(), *day)).copied()).unwrap_or_default();
+        tie.absorb_day(*day, before, acts.iter().map(|act| (act, effect(key, act) == Effect::Decides)), policy);
+    }
+    tie
+}
+
+async fn fold_again(
+    connection: &mut PgConnection,
+    keys: &[&TieKey],
+    policy: &Policy,
+) -> Result<HashMap<TieKey, Tie>, StoreError> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let columns: KeyColumns<'_> = keys.iter().copied().collect();
+    let acts = ledger::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
+    Ok(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
+}
+
+async fn absorb_rhythms(
+    connection: &mut PgConnection,
+    entries: &[&Entry],
+    ids: &[&str],
+    policy: &Policy,
+) -> Result<(), StoreError> {
+    let mut touched: BTreeMap<RhythmKey, BTreeMap<Day, Vec<(Timestamp, Kind)>>> = BTreeMap::new();
+    for entry in entries {
+        let (key, time) = ((entry.tenant.clone(), entry.interaction.actor.clone()), entry.interaction.time);
+        touched.entry(key).or_default().entry(time.day()).or_default().push((time, entry.interaction.kind));
+    }
+    let mut kept = rhythm::lock(connection, touched.keys()).await?;
+    let late: Vec<(RhythmKey, Day)> = touched
+        .iter()
+        .flat_map(|(key, days)| {
+            let known = kept.get(key);
+            let is_late = move |day: &&Day| known.is_some_and(|rhythm| rhythm.day_of(**day).is_none());
+            days.keys().filter(is_late).map(|day| (key.clone(), *day))
+        })
+        .collect();
+    let earlier = ledger::activity_on_days(connection, &late, ids, policy).await?;
+    let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
+    for (key, days) in touched {
+        let known = kept.remove(&key);
+        let target = if known.is_some() { &mut changed } else { &mut new };
+        let first_time = days.values().flatten().map(|(time, _)| *time).min().unwrap_or(Timestamp::MIN);
+        let mut rhythm = known.unwrap_or_else(|| Rhythm::empty(first_time));
+        for (day, acts) in days {
+            let known_day = rhythm.day_of(day).or_else(|| earlier.get(&(key.clone(), day)).copied());
+            let before: ActiveDay = known_day.unwrap_or_default();
+            rhythm.absorb_day(day, before, acts, policy);
+        }
+        target.insert(key, rhythm);
+    }
+    rhythm::insert(connection, &new).await?;
+    rhythm::update(connection, &changed).await
+}

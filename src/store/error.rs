@@ -1,0 +1,71 @@
+//! What can go wrong with the database, told apart by who has to act: by SQLSTATE and by type, never by message.
+
+use sqlx::postgres::PgDatabaseError;
+
+/// Why the store could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer for now, or asks to try again. Nothing is wrong with the request.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// All connections stayed busy for too long.
+    #[error("no database connection came free in time")]
+    Busy,
+    /// Another transaction did the same at the same time; trying again settles it.
+    #[error("another transaction created the same row")]
+    Raced,
+    /// A past as-of time needs more history than is folded at once.
+    #[error("more than {0} acts would have to be folded")]
+    HistoryTooLarge(usize),
+    /// A row that no version of this program writes.
+    #[error("table {table} holds an impossible row: {what}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// What is impossible about it, without any value of it.
+        what: &'static str,
+    },
+    /// The schema is not one that this program can work with.
+    #[error("the database schema has version {found}, and this program needs {needed}; run `rapport migrate`")]
+    Schema {
+        /// The version found; 0 for none.
+        found: i64,
+        /// The version needed.
+        needed: i64,
+    },
+    /// Anything else, a defect of this program or of the schema.
+    #[error("the database refused a statement")]
+    Refused(#[source] sqlx::Error),
+    /// A migration failed.
+    #[error("a migration failed")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+/// SQLSTATE classes and codes that pass by themselves: lost connections, shutdown, failover, lack of resources, conflict.
+const PASSING: [&str; 10] = ["08", "53", "57P01", "57P02", "57P03", "57014", "25006", "40001", "40P01", "55P03"];
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                Self::Unavailable(error)
+            }
+            sqlx::Error::PoolClosed => Self::Unavailable(error),
+            sqlx::Error::Database(database) if passes(database.as_ref()) => Self::Unavailable(error),
+            _ => Self::Refused(error),
+        }
+    }
+}
+
+fn passes(error: &dyn sqlx::error::DatabaseError) -> bool {
+    let code = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::code);
+    code.is_some_and(|code| PASSING.iter().any(|passing| code.starts_with(passing)))
+}
+
+impl StoreError {
+    /// Whether trying again by itself can help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Busy | Self::Raced)
+    }
+}

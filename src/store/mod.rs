@@ -1,0 +1,195 @@
+//! All SQL. The ledger is the truth; ties, rhythms and commitments are kept beside it in the same transactions.
+//!
+//! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
+
+mod absorb;
+mod commitment;
+mod error;
+mod ledger;
+mod rebuild;
+mod rhythm;
+mod rows;
+mod tie;
+mod view;
+mod writer;
+
+use std::time::Duration;
+
+use sqlx::{
+    Connection as _, PgConnection, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::{
+    domain::{PersonId, TenantId, Timestamp},
+    scoring::Policy,
+};
+
+pub use absorb::Outcome;
+pub use error::StoreError;
+pub use ledger::Entry;
+pub use rebuild::{Difference, Progress, Table};
+pub use rows::TieKey;
+pub use view::{MAX_FOLDED, PairActs, PeerView, SideView, View};
+pub use writer::{Answer, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
+
+/// How long a call waits for a database connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The name of the key that seals page tokens.
+const PAGE_TOKEN_KEY: &str = "page-token";
+
+/// The database. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    policy: &'static Policy,
+}
+
+impl Store {
+    /// A store on the database at `url`; nothing is connected yet.
+    pub fn new(url: &str, max_connections: u32, policy: &'static Policy) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = options.application_name("rapport").options([
+            ("statement_timeout", "30s"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
+        Ok(Self { pool, policy })
+    }
+
+    /// The parameters that its ties are kept with.
+    pub fn policy(&self) -> &'static Policy {
+        self.policy
+    }
+
+    /// Brings the schema to the version of this program.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = PgConnection::connect_with(&without_timeouts(&self.pool)).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)
+            .map_err(|_| StoreError::Inconsistent { table: "server_key", what: "no randomness" })?;
+        sqlx::query!(
+            "INSERT INTO server_key (name, content) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+            PAGE_TOKEN_KEY,
+            key.as_slice(),
+        )
+        .execute(&mut connection)
+        .await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Fails unless the schema is the one that this program needs.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+        let mut connection = self.pool.acquire().await?;
+        let exists = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
+            .fetch_one(&mut *connection)
+            .await?;
+        let found = if exists {
+            sqlx::query_scalar!(r#"SELECT max(version) AS "version" FROM _sqlx_migrations WHERE success"#)
+                .fetch_one(&mut *connection)
+                .await?
+                .unwrap_or(0)
+        } else {
+            0
+        };
+        if found == needed { Ok(()) } else { Err(StoreError::Schema { found, needed }) }
+    }
+
+    /// Fails unless the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// The key that seals page tokens, the same for all servers of this database.
+    pub async fn page_token_key(&self) -> Result<Vec<u8>, StoreError> {
+        sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", PAGE_TOKEN_KEY)
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::Inconsistent { table: "server_key", what: "no key for page tokens" })
+    }
+
+    /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
+    /// entries can be recorded again: what was committed is recognised.
+    pub(crate) async fn record(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let outcomes = absorb::record(&mut transaction, entries, self.policy).await?;
+        transaction.commit().await?;
+        Ok(outcomes)
+    }
+
+    /// What would become of an entry, without recording it; `None` when it is new.
+    pub async fn check(&self, entry: &Entry) -> Result<Option<Outcome>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let recorded = ledger::recorded(&mut connection, [&entry.key()]).await?;
+        Ok(recorded.get(&entry.key()).map(|first| entry.against(first)))
+    }
+
+    /// An owner's connections, or the one with `peer`, as of a time.
+    pub async fn view(
+        &self,
+        tenant: &TenantId,
+        owner: &PersonId,
+        peer: Option<&PersonId>,
+        as_of: Timestamp,
+    ) -> Result<View, StoreError> {
+        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let asked = view::Asked { tenant, owner, peer, as_of };
+        let view = view::view(&mut snapshot, &asked, self.policy).await?;
+        snapshot.commit().await?;
+        Ok(view)
+    }
+
+    /// The latest acts of each kind of an owner and each of these peers, up to a time.
+    pub async fn pair_acts(
+        &self,
+        tenant: &TenantId,
+        owner: &PersonId,
+        peers: &[PersonId],
+        as_of: Timestamp,
+        most_of_a_kind: i64,
+    ) -> Result<std::collections::HashMap<PersonId, PairActs>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let asked = view::Asked { tenant, owner, peer: None, as_of };
+        view::pair_acts(&mut connection, &asked, peers, most_of_a_kind).await
+    }
+
+    /// Which of a person's peers have an interaction with them, by a time, on one of these channels and about one of these
+    /// topics; an empty list asks for nothing.
+    pub async fn peers_with(
+        &self,
+        tenant: &TenantId,
+        person: &PersonId,
+        as_of: Timestamp,
+        channels: &[&str],
+        topics: &[&str],
+    ) -> Result<Vec<PersonId>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        ledger::peers_with(&mut connection, tenant, person, as_of, channels, topics).await
+    }
+
+    /// Closes all connections after their work is done.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Migrations may take as long as they need.
+fn without_timeouts(pool: &PgPool) -> PgConnectOptions {
+    let options = pool.connect_options().as_ref().clone();
+    options.options([("statement_timeout", "0"), ("lock_timeout", "0")])
+}
+
+/// `()` when as many rows were written as were meant to be.
+fn all_written(affected: u64, meant: usize) -> Option<()> {
+    (u64::try_from(meant) == Ok(affected)).then_some(())
+}

@@ -1,0 +1,269 @@
+//! Deriving ties, commitments and rhythms from the ledger again, online: a few at a time, under the same locks that
+//! recording takes, so that what is compared is complete and stays so.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    domain::{PersonId, TenantId, Timestamp},
+    scoring::{Act, Commitment, Policy, Rhythm, Tie, fold_pair, fold_rhythm},
+};
+
+use super::{
+    Store, StoreError, commitment, ledger, rhythm,
+    rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
+    tie,
+};
+
+/// How many ties, or rhythms, are derived in one transaction.
+const CHUNK: i64 = 200;
+/// How often a chunk is tried when recording gets in its way.
+const ATTEMPTS: u32 = 5;
+
+/// A table derived from the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// The ties.
+    Tie,
+    /// The commitments.
+    Commitment,
+    /// The rhythms.
+    Rhythm,
+}
+
+/// How a kept row differs from what the ledger says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// The row is not there.
+    Missing,
+    /// The row says something else.
+    Wrong,
+    /// The ledger knows nothing of it.
+    Extra,
+}
+
+/// What was compared so far.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// How many ties were derived.
+    pub ties: u64,
+    /// How many rhythms were derived.
+    pub rhythms: u64,
+    /// How many rows differed, and how.
+    pub differences: BTreeMap<(Table, Difference), u64>,
+}
+
+impl Progress {
+    fn note(&mut self, table: Table, difference: Difference, count: usize) {
+        if count > 0 {
+            *self.differences.entry((table, difference)).or_default() += u64::try_from(count).unwrap_or(u64::MAX);
+        }
+    }
+
+    fn note_all<K, V>(&mut self, table: Table, found: &Differences<K, V>) {
+        self.note(table, Difference::Missing, found.missing.len());
+        self.note(table, Difference::Wrong, found.wrong.len());
+        self.note(table, Difference::Extra, found.extra.len());
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.ties += other.ties;
+        self.rhythms += other.rhythms;
+        for (key, count) in &other.differences {
+            *self.differences.entry(*key).or_default() += count;
+        }
+    }
+}
+
+/// How kept rows differ from derived ones.
+struct Differences<K, V> {
+    missing: BTreeMap<K, V>,
+    wrong: BTreeMap<K, V>,
+    extra: Vec<K>,
+}
+
+fn differences<K: Ord + std::hash::Hash + Clone, V: Clone>(
+    kept: &HashMap<K, V>,
+    derived: &BTreeMap<K, V>,
+    agree: impl Fn(&V, &V) -> bool,
+) -> Differences<K, V> {
+    let (mut missing, mut wrong) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in derived {
+        match kept.get(key) {
+            None => drop(missing.insert(key.clone(), value.clone())),
+            Some(found) if !agree(found, value) => drop(wrong.insert(key.clone(), value.clone())),
+            Some(_) => {}
+        }
+    }
+    let extra = kept.keys().filter(|key| !derived.contains_key(key)).cloned().collect();
+    Differences { missing, wrong, extra }
+}
+
+impl Store {
+    /// Derives everything again, tells how it goes after each step, and puts right what differs when asked to `repair`.
+    pub async fn rebuild(&self, repair: bool, mut on_step: impl FnMut(&Progress)) -> Result<Progress, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let mut total = Progress::default();
+        let mut last = None;
+        while let Some(keys) = next_ties(&mut connection, last.as_ref()).await? {
+            total.add(&retried(&mut connection, Chunk::Ties(&keys), repair, self.policy).await?);
+            last = keys.last().cloned();
+            on_step(&total);
+        }
+        let mut last = None;
+        while let Some(keys) = next_persons(&mut connection, last.as_ref()).await? {
+            total.add(&retried(&mut connection, Chunk::Rhythms(&keys), repair, self.policy).await?);
+            last = keys.last().cloned();
+            on_step(&total);
+        }
+        Ok(total)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Chunk<'a> {
+    Ties(&'a [TieKey]),
+    Rhythms(&'a [RhythmKey]),
+}
+
+async fn retried(
+    connection: &mut PgConnection,
+    chunk: Chunk<'_>,
+    repair: bool,
+    policy: &Policy,
+) -> Result<Progress, StoreError> {
+    let mut attempt = 1;
+    loop {
+        let mut transaction = connection.begin().await?;
+        let result = match chunk {
+            Chunk::Ties(keys) => derive_ties(&mut transaction, keys, repair, policy).await,
+            Chunk::Rhythms(keys) => derive_rhythms(&mut transaction, keys, repair, policy).await,
+        };
+        match result {
+            Ok(progress) => {
+                transaction.commit().await?;
+                return Ok(progress);
+            }
+            Err(error) if error.is_passing() && attempt < ATTEMPTS => transaction.rollback().await?,
+            Err(error) => return Err(error),
+        }
+        attempt += 1;
+    }
+}
+
+/// The ties after `last` that the ledger or the kept ties know of.
+async fn next_ties(connection: &mut PgConnection, last: Option<&TieKey>) -> Result<Option<Vec<TieKey>>, StoreError> {
+    let [tenant, actor, recipient] =
+        last.map_or([""; 3], |key| [key.tenant.as_str(), key.actor.as_str(), key.recipient.as_str()]);
+    let rows = sqlx::query!(
+        r#"SELECT tenant AS "tenant!", actor AS "actor!", recipient AS "recipient!" FROM (
+               (SELECT DISTINCT tenant, actor, recipient FROM ledger
+                WHERE (tenant, actor, recipient) > ($1, $2, $3) ORDER BY tenant, actor, recipient LIMIT $4)
+               UNION
+               (SELECT tenant, actor, recipient FROM tie
+                WHERE (tenant, actor, recipient) > ($1, $2, $3) ORDER BY tenant, actor, recipient LIMIT $4)
+           ) AS known
+           ORDER BY tenant, actor, recipient LIMIT $4"#,
+        tenant,
+        actor,
+        recipient,
+        CHUNK,
+    )
+    .fetch_all(connection)
+    .await?;
+    let keys: Result<Vec<_>, _> =
+        rows.iter().map(|row| TieKey::from_row("ledger", [&row.tenant, &row.actor, &row.recipient])).collect();
+    Ok(Some(keys?).filter(|keys| !keys.is_empty()))
+}
+
+async fn derive_ties(
+    connection: &mut PgConnection,
+    keys: &[TieKey],
+    repair: bool,
+    policy: &Policy,
+) -> Result<Progress, StoreError> {
+    let both: BTreeSet<TieKey> = keys.iter().flat_map(|key| [key.clone(), key.reversed()]).collect();
+    let columns: KeyColumns<'_> = keys.iter().collect();
+    let mut kept = tie::lock(connection, &both.iter().collect()).await?;
+    kept.retain(|key, _| keys.binary_search(key).is_ok());
+    let acts = ledger::acts_until(connection, &both.iter().collect(), Timestamp::MAX, usize::MAX).await?;
+    let kept_commitments = commitment::of_ties(connection, &columns).await?;
+    let (ties, commitments) = derived(keys, &acts, policy);
+    let wrong_ties = differences(&kept, &ties, Tie::agrees_with);
+    let wrong_commitments = differences(&kept_commitments, &commitments, Commitment::eq);
+    if repair {
+        tie::insert(connection, &wrong_ties.missing).await?;
+        tie::update(connection, &wrong_ties.wrong).await?;
+        tie::delete(connection, &wrong_ties.extra).await?;
+        commitment::insert(connection, &wrong_commitments.missing).await?;
+        commitment::update(connection, &wrong_commitments.wrong).await?;
+        commitment::delete(connection, &wrong_commitments.extra).await?;
+    }
+    let mut progress = Progress { ties: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
+    progress.note_all(Table::Tie, &wrong_ties);
+    progress.note_all(Table::Commitment, &wrong_commitments);
+    Ok(progress)
+}
+
+type Derived = (BTreeMap<TieKey, Tie>, BTreeMap<CommitmentRowKey, Commitment>);
+
+fn derived(keys: &[TieKey], acts: &HashMap<TieKey, Vec<Act>>, policy: &Policy) -> Derived {
+    let of = |key: &TieKey| acts.get(key).map_or(&[][..], Vec::as_slice);
+    let (mut ties, mut commitments) = (BTreeMap::new(), BTreeMap::new());
+    for key in keys {
+        let folded = fold_pair([of(key), of(&key.reversed())], policy);
+        let ([tie, _], [committed, _]) = (folded.ties, folded.commitments);
+        ties.extend(tie.map(|tie| (key.clone(), tie)));
+        commitments.extend(committed.into_iter().map(|(id, commitment)| ((key.clone(), id), commitment)));
+    }
+    (ties, commitments)
+}
+
+/// The persons after `last` that the ledger knows as actors, or that have a kept rhythm.
+async fn next_persons(
+    connection: &mut PgConnection,
+    last: Option<&RhythmKey>,
+) -> Result<Option<Vec<RhythmKey>>, StoreError> {
+    let (tenant, person) = last.map_or(("", ""), |(tenant, person)| (tenant.as_str(), person.as_str()));
+    let rows = sqlx::query!(
+        r#"SELECT tenant AS "tenant!", person AS "person!" FROM (
+               (SELECT DISTINCT tenant, actor AS person FROM ledger
+                WHERE (tenant, actor) > ($1, $2) ORDER BY tenant, actor LIMIT $3)
+               UNION
+               (SELECT tenant, person FROM rhythm WHERE (tenant, person) > ($1, $2) ORDER BY tenant, person LIMIT $3)
+           ) AS known
+           ORDER BY tenant, person LIMIT $3"#,
+        tenant,
+        person,
+        CHUNK,
+    )
+    .fetch_all(connection)
+    .await?;
+    let keys: Result<Vec<RhythmKey>, StoreError> = rows
+        .iter()
+        .map(|row| Ok((word("ledger", TenantId::parse(&row.tenant))?, word("ledger", PersonId::parse(&row.person))?)))
+        .collect();
+    Ok(Some(keys?).filter(|keys| !keys.is_empty()))
+}
+
+async fn derive_rhythms(
+    connection: &mut PgConnection,
+    keys: &[RhythmKey],
+    repair: bool,
+    policy: &Policy,
+) -> Result<Progress, StoreError> {
+    let kept = rhythm::lock(connection, keys).await?;
+    let activity = ledger::activity_until(connection, keys, Timestamp::MAX, usize::MAX).await?;
+    let derived: BTreeMap<RhythmKey, Rhythm> =
+        activity.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
+    let wrong = differences(&kept, &derived, Rhythm::agrees_with);
+    if repair {
+        rhythm::insert(connection, &wrong.missing).await?;
+        rhythm::update(connection, &wrong.wrong).await?;
+        rhythm::delete(connection, &wrong.extra).await?;
+    }
+    let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
+    progress.note_all(Table::Rhythm, &wrong);
+    Ok(progress)
+}

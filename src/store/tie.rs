@@ -1,0 +1,171 @@
+//! The kept ties: reading them, locking them, writing them back. What is in them is decided by `scoring`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::PgConnection;
+
+use crate::{
+    domain::{PersonId, TenantId},
+    scoring::Tie,
+};
+
+use super::{
+    StoreError,
+    rows::{KeyColumns, TieKey, TieRow, cell_to_array, to_sql},
+};
+
+/// All ties of a person, either way.
+pub(super) async fn of_person(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    person: &PersonId,
+) -> Result<HashMap<TieKey, Tie>, StoreError> {
+    let rows = sqlx::query_as!(
+        TieRow,
+        r#"SELECT tenant AS "tenant!", actor AS "actor!", recipient AS "recipient!", first_time AS "first_time!",
+               last_time AS "last_time!", counts AS "counts!", today AS "today!", evidence AS "evidence!"
+           FROM tie WHERE tenant = $1 AND actor = $2
+           UNION ALL
+           SELECT tenant, actor, recipient, first_time, last_time, counts, today, evidence
+           FROM tie WHERE tenant = $1 AND recipient = $2"#,
+        tenant.as_str(),
+        person.as_str(),
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// These ties, as far as they exist.
+pub(super) async fn get(
+    connection: &mut PgConnection,
+    keys: &KeyColumns<'_>,
+) -> Result<HashMap<TieKey, Tie>, StoreError> {
+    let rows = sqlx::query_as!(
+        TieRow,
+        "SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
+         FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
+         JOIN tie USING (tenant, actor, recipient)",
+        &keys.tenants as _,
+        &keys.actors as _,
+        &keys.recipients as _,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// These ties, as far as they exist, locked in the order of their keys until the transaction ends.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    keys: &KeyColumns<'_>,
+) -> Result<HashMap<TieKey, Tie>, StoreError> {
+    let rows = sqlx::query_as!(
+        TieRow,
+        "SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
+         FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
+         JOIN tie USING (tenant, actor, recipient)
+         ORDER BY tie.tenant, tie.actor, tie.recipient
+         FOR UPDATE OF tie",
+        &keys.tenants as _,
+        &keys.actors as _,
+        &keys.recipients as _,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+#[derive(Default)]
+struct StateColumns {
+    first_times: Vec<sqlx::types::time::OffsetDateTime>,
+    last_times: Vec<sqlx::types::time::OffsetDateTime>,
+    counts: Vec<i32>,
+    todays: Vec<f64>,
+    evidence: Vec<f64>,
+}
+
+impl<'a> FromIterator<&'a Tie> for StateColumns {
+    fn from_iter<I: IntoIterator<Item = &'a Tie>>(ties: I) -> Self {
+        let mut columns = Self::default();
+        for tie in ties {
+            columns.first_times.push(to_sql(tie.first_time));
+            columns.last_times.push(to_sql(tie.last_time));
+            columns.counts.extend(tie.counts);
+            columns.todays.extend(cell_to_array(&tie.today));
+            columns.evidence.extend(tie.evidence.to_array());
+        }
+        columns
+    }
+}
+
+/// Adds ties that were not there when they were locked.
+pub(super) async fn insert(connection: &mut PgConnection, ties: &BTreeMap<TieKey, Tie>) -> Result<(), StoreError> {
+    if ties.is_empty() {
+        return Ok(());
+    }
+    let (keys, state): (KeyColumns<'_>, StateColumns) = (ties.keys().collect(), ties.values().collect());
+    let inserted = sqlx::query!(
+        "INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
+         SELECT tenant, actor, recipient, first_time, last_time, ($6::integer[])[place * 17 - 16 : place * 17],
+             ($7::double precision[])[place * 5 - 4 : place * 5], ($8::double precision[])[place * 21 - 20 : place * 21]
+         FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+             WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
+         ON CONFLICT (tenant, actor, recipient) DO NOTHING",
+        &keys.tenants as _,
+        &keys.actors as _,
+        &keys.recipients as _,
+        &state.first_times,
+        &state.last_times,
+        &state.counts,
+        &state.todays,
+        &state.evidence,
+    )
+    .execute(connection)
+    .await?;
+    super::all_written(inserted.rows_affected(), ties.len()).ok_or(StoreError::Raced)
+}
+
+/// Writes back ties that are locked.
+pub(super) async fn update(connection: &mut PgConnection, ties: &BTreeMap<TieKey, Tie>) -> Result<(), StoreError> {
+    if ties.is_empty() {
+        return Ok(());
+    }
+    let (keys, state): (KeyColumns<'_>, StateColumns) = (ties.keys().collect(), ties.values().collect());
+    let updated = sqlx::query!(
+        "UPDATE tie SET first_time = new.first_time, last_time = new.last_time,
+             counts = ($6::integer[])[place * 17 - 16 : place * 17],
+             today = ($7::double precision[])[place * 5 - 4 : place * 5],
+             evidence = ($8::double precision[])[place * 21 - 20 : place * 21]
+         FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+             WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
+         WHERE tie.tenant = new.tenant AND tie.actor = new.actor AND tie.recipient = new.recipient",
+        &keys.tenants as _,
+        &keys.actors as _,
+        &keys.recipients as _,
+        &state.first_times,
+        &state.last_times,
+        &state.counts,
+        &state.todays,
+        &state.evidence,
+    )
+    .execute(connection)
+    .await?;
+    let vanished = StoreError::Inconsistent { table: "tie", what: "a locked row vanished" };
+    super::all_written(updated.rows_affected(), ties.len()).ok_or(vanished)
+}
+
+/// Removes ties for which the ledger has no act.
+pub(super) async fn delete(connection: &mut PgConnection, keys: &[TieKey]) -> Result<(), StoreError> {
+    let keys: KeyColumns<'_> = keys.iter().collect();
+    sqlx::query!(
+        "DELETE FROM tie USING UNNEST($1::text[], $2::text[], $3::text[]) AS old (tenant, actor, recipient)
+         WHERE tie.tenant = old.tenant AND tie.actor = old.actor AND tie.recipient = old.recipient",
+        &keys.tenants as _,
+        &keys.actors as _,
+        &keys.recipients as _,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The group-commit writer: many concurrent calls share one transaction, and each is answered after its commit.
+//!
+//! One task owns all writing of a server. While it waits for a commit, entries gather in a bounded queue, so batches are
+//! small when there is little to do and large when there is much. Nobody who hangs up can stop a transaction half-way.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::sleep,
+};
+
+use super::{Entry, Outcome, Store, StoreError};
+
+/// The most entries that share a transaction.
+pub const MAX_BATCH: usize = 512;
+/// The most entries that wait; more are refused.
+pub const QUEUE_LEN: usize = 4096;
+/// How often a batch is tried before its entries are refused; with the pauses between, about five seconds.
+const ATTEMPTS: u32 = 8;
+
+/// Why an entry was not recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Too many entries are waiting.
+    #[error("too many entries are waiting")]
+    QueueFull,
+    /// The writer has stopped.
+    #[error("the writer has stopped")]
+    Stopped,
+    /// The store failed.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+}
+
+struct Pending {
+    entry: Entry,
+    answer: oneshot::Sender<Result<Outcome, WriteError>>,
+}
+
+/// The way into the queue. Cloning is cheap; the writer stops when the last one is gone.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    queue: mpsc::Sender<Pending>,
+}
+
+/// What will have become of an entry.
+pub type Answer = oneshot::Receiver<Result<Outcome, WriteError>>;
+
+impl Writer {
+    /// Starts the writing task. It ends when every writer is dropped and the queue is empty.
+    pub fn start(store: Store) -> (Self, JoinHandle<()>) {
+        let (queue, entries) = mpsc::channel(QUEUE_LEN);
+        (Self { queue }, tokio::spawn(write_batches(store, entries)))
+    }
+
+    /// Queues an entry, or refuses it at once when the queue is full.
+    pub fn offer(&self, entry: Entry) -> Result<Answer, WriteError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.try_send(Pending { entry, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => WriteError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => WriteError::Stopped,
+        })?;
+        Ok(answered)
+    }
+
+    /// Queues an entry as soon as there is room.
+    pub async fn push(&self, entry: Entry) -> Result<Answer, WriteError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Pending { entry, answer }).await.map_err(|_| WriteError::Stopped)?;
+        Ok(answered)
+    }
+}
+
+async fn write_batches(store: Store, mut queue: mpsc::Receiver<Pending>) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let (entries, answers): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|pending| (pending.entry, pending.answer)).unzip();
+        let outcomes = write(&store, &entries).await;
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // Whoever asked may have hung up; the entry is recorded all the same.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+/// Writes a batch. When it fails for good, its halves are written alone, so that one bad entry harms no other.
+async fn write(store: &Store, entries: &[Entry]) -> Vec<Result<Outcome, WriteError>> {
+    match try_write(store, entries).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) if error.is_passing() || entries.len() == 1 => {
+            tracing::error!(entries = entries.len(), error = %error, source = ?std::error::Error::source(&error), "a batch was not recorded");
+            let error = Arc::new(error);
+            entries.iter().map(|_| Err(WriteError::Store(Arc::clone(&error)))).collect()
+        }
+        Err(_) => {
+            let (first, second) = entries.split_at(entries.len() / 2);
+            let mut outcomes = Box::pin(write(store, first)).await;
+            outcomes.extend(Box::pin(write(store, second)).await);
+            outcomes
+        }
+    }
+}
+
+async fn try_write(store: &Store, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+    let mut attempt = 0;
+    loop {
+        match store.record(entries).await {
+            Err(error) if error.is_passing() && attempt + 1 < ATTEMPTS => {
+                tracing::warn!(attempt, error = %error, "recording a batch again");
+                sleep(pause(attempt)).await;
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// 20 ms, doubling up to 1.3 s, with up to half as much again so that servers do not march in step.
+fn pause(attempt: u32) -> Duration {
+    let base = Duration::from_millis(20) * 2_u32.pow(attempt.min(6));
+    let mut random = [0; 1];
+    // Without randomness the pause is merely not spread.
+    let _ = getrandom::fill(&mut random);
+    base + base * u32::from(random[0]) / 510
+}
