@@ -6,5 +6,8 @@
 //! them together as [`config`] says, over a database of the operator's or the private one of [`embedded`].
 
 pub mod domain;
+pub mod rpc;
 pub mod scoring;
+pub mod service;
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,116 @@
+//! The methods of `RelationshipService`: convert, call, convert.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    domain::{Faults, TenantId},
+    service::{RankQuery, Service, ServiceError},
+};
+
+use super::{
+    answer,
+    page_token::{Place, Sealer, arguments},
+    pb, request, status, stream,
+};
+
+/// What the methods need.
+#[derive(Clone)]
+pub(super) struct Handlers {
+    pub service: Service,
+    /// Set as soon as the database is ready.
+    pub sealer: Arc<OnceLock<Sealer>>,
+    /// Cancelled when the server begins to shut down.
+    pub shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl pb::relationship_service_server::RelationshipService for Handlers {
+    async fn record_interaction(
+        &self,
+        call: Request<pb::RecordInteractionRequest>,
+    ) -> Result<Response<pb::RecordInteractionResponse>, Status> {
+        let tenant = tenant(&call)?;
+        let request = call.into_inner();
+        let mut faults = Faults::default();
+        let draft = request::draft(request.interaction, &mut faults);
+        let recorded = if request.validate_only {
+            self.service.validate(tenant, &draft, faults).await
+        } else {
+            self.service.record(tenant, &draft, faults).await
+        };
+        recorded.map(|recorded| Response::new(answer::recorded(recorded))).map_err(|error| status::of_service(&error))
+    }
+
+    type RecordInteractionsStream = ReceiverStream<Result<pb::RecordInteractionsResponse, Status>>;
+
+    async fn record_interactions(
+        &self,
+        call: Request<Streaming<pb::RecordInteractionsRequest>>,
+    ) -> Result<Response<Self::RecordInteractionsStream>, Status> {
+        let tenant = tenant(&call)?;
+        let answers = stream::record(self.service.clone(), tenant, call.into_inner(), self.shutdown.clone());
+        Ok(Response::new(answers))
+    }
+
+    async fn rank_connections(
+        &self,
+        call: Request<pb::RankConnectionsRequest>,
+    ) -> Result<Response<pb::RankConnectionsResponse>, Status> {
+        let tenant = tenant(&call)?;
+        let request = call.into_inner();
+        let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
+        let query = rank_query(&request, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
+        let page = self.service.rank(tenant, query).await.map_err(|error| status::of_service(&error))?;
+        let next = page.next.map(|after| sealer.seal(&Place { as_of: page.as_of, after }, &arguments));
+        let unsealed = || status::of_service(&ServiceError::Internal("no randomness to seal a page token".into()));
+        Ok(Response::new(pb::RankConnectionsResponse {
+            connections: page.connections.iter().map(answer::connection).collect(),
+            next_page_token: next.map(|token| token.ok_or_else(unsealed)).transpose()?.unwrap_or_default(),
+            as_of_time: Some(answer::time(page.as_of)),
+            policy_version: page.policy_version.to_owned(),
+        }))
+    }
+
+    async fn get_connection(
+        &self,
+        call: Request<pb::GetConnectionRequest>,
+    ) -> Result<Response<pb::GetConnectionResponse>, Status> {
+        let tenant = tenant(&call)?;
+        let query = request::connection_query(call.get_ref()).map_err(|faults| status::of_faults(&faults))?;
+        let shown = self.service.connection(tenant, query).await;
+        let (connection, as_of, policy_version) = shown.map_err(|error| status::of_service(&error))?;
+        Ok(Response::new(pb::GetConnectionResponse {
+            connection: Some(answer::connection(&connection)),
+            as_of_time: Some(answer::time(as_of)),
+            policy_version: policy_version.to_owned(),
+        }))
+    }
+}
+
+impl Handlers {
+    fn sealer(&self) -> Result<&Sealer, Status> {
+        let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
+        self.sealer.get().ok_or_else(|| status::of_service(&not_ready()))
+    }
+}
+
+fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {
+    request::tenant(call.metadata()).map_err(|faults| status::of_faults(&faults))
+}
+
+fn rank_query(request: &pb::RankConnectionsRequest, sealer: &Sealer, arguments: &[u8]) -> Result<RankQuery, Faults> {
+    let (mut query, mut faults) = request::rank_query(request);
+    if !request.page_token.is_empty() {
+        let opened = sealer.open(&request.page_token, arguments);
+        let place = faults.take("page_token", opened.ok_or("must be the next_page_token of the same request"));
+        if let (Some(query), Some(place)) = (&mut query, place) {
+            query.as_of = Some(place.as_of);
+            query.after = Some(place.after);
+        }
+    }
+    faults.or(query)
+}

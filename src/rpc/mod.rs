@@ -1,0 +1,26 @@
+//! The wire: requests are converted once, with every fault collected, a use case is called, and its answer is converted
+//! back. Generated types stay in here. Rules and SQL live elsewhere.
+
+mod answer;
+mod handlers;
+mod layers;
+mod page_token;
+mod request;
+mod server;
+mod status;
+mod stream;
+
+/// The contract as generated from `proto/`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::as_conversions, reason = "generated")]
+pub mod pb {
+    tonic::include_proto!("rapport.v1");
+
+    /// The descriptors of the contract and all that it imports.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rapport.binpb"));
+}
+
+pub use page_token::Sealer;
+pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES};
+
+/// The metadata key that names the tenant.
+pub const TENANT_KEY: &str = "rapport-tenant";

@@ -1,0 +1,96 @@
+//! Page tokens: where the next page begins, sealed so that callers can neither read nor forge it. A token holds the as-of
+//! time and the place of the last connection, and is bound to the arguments it was made for.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use chacha20poly1305::{
+    XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, KeyInit as _, Payload},
+};
+
+use crate::{
+    domain::{PersonId, TenantId, Timestamp},
+    scoring::RankKey,
+};
+
+use super::pb;
+
+const NONCE_LEN: usize = 24;
+/// The as-of time and the two numbers of a place, 8 bytes each.
+const NUMBERS_LEN: usize = 24;
+
+/// Where the next page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub as_of: Timestamp,
+    pub after: RankKey,
+}
+
+/// Seals and opens page tokens with the key that all servers of one database share.
+pub struct Sealer(XChaCha20Poly1305);
+
+impl Sealer {
+    /// A sealer with a key of 32 bytes; `None` for any other length.
+    pub fn new(key: &[u8]) -> Option<Self> {
+        XChaCha20Poly1305::new_from_slice(key).ok().map(Self)
+    }
+
+    pub(super) fn seal(&self, place: &Place, arguments: &[u8]) -> Option<String> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).ok()?;
+        let mut content = Vec::with_capacity(NUMBERS_LEN + PersonId::MAX_BYTES);
+        content.extend(place.as_of.micros().to_le_bytes());
+        content.extend(place.after.primary.0.to_le_bytes());
+        content.extend(place.after.secondary.0.to_le_bytes());
+        content.extend(place.after.peer.as_str().as_bytes());
+        let sealed = self.0.encrypt(&XNonce::from(nonce), Payload { msg: &content, aad: arguments }).ok()?;
+        Some(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+    }
+
+    pub(super) fn open(&self, token: &str, arguments: &[u8]) -> Option<Place> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
+        let content = self.0.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: arguments }).ok()?;
+        let (as_of, rest) = content.split_first_chunk()?;
+        let (primary, rest) = rest.split_first_chunk()?;
+        let (secondary, peer) = rest.split_first_chunk()?;
+        Some(Place {
+            as_of: Timestamp::from_micros(i64::from_le_bytes(*as_of))?,
+            after: RankKey {
+                primary: std::cmp::Reverse(u64::from_le_bytes(*primary)),
+                secondary: std::cmp::Reverse(u64::from_le_bytes(*secondary)),
+                peer: PersonId::parse(std::str::from_utf8(peer).ok()?).ok()?,
+            },
+        })
+    }
+}
+
+/// The arguments that a token is bound to: everything but the token itself and the size of a page.
+pub(super) fn arguments(tenant: &TenantId, request: &pb::RankConnectionsRequest) -> Vec<u8> {
+    let bound = pb::RankConnectionsRequest { page_token: String::new(), page_size: 0, ..request.clone() };
+    [tenant.as_str().as_bytes(), &[0], &prost::Message::encode_to_vec(&bound)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+
+    use super::*;
+
+    fn place() -> Place {
+        let peer = PersonId::parse("ada").unwrap();
+        let after = RankKey { primary: Reverse(0.5_f64.to_bits()), secondary: Reverse(7), peer };
+        Place { as_of: Timestamp::from_micros(42).unwrap(), after }
+    }
+
+    #[test]
+    fn opens_only_what_was_sealed_for_the_same_arguments() {
+        let sealer = Sealer::new(&[7; 32]).unwrap();
+        let token = sealer.seal(&place(), b"arguments").unwrap();
+        assert_eq!(sealer.open(&token, b"arguments"), Some(place()));
+        assert_eq!(sealer.open(&token, b"other arguments"), None);
+        assert_eq!(sealer.open("", b"arguments"), None);
+        assert_eq!(sealer.open(&token[1..], b"arguments"), None);
+        assert_eq!(Sealer::new(&[8; 32]).unwrap().open(&token, b"arguments"), None);
+        assert!(!token.contains("ada") && Sealer::new(&[7; 31]).is_none());
+    }
+}

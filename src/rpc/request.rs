@@ -1,0 +1,156 @@
+//! From requests to what use cases take, with every fault collected under the name of its field.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataMap;
+
+use crate::{
+    domain::{
+        Channel, ConnectionStatus, Draft, Faults, Kind, PersonId, RankOrder, TenantId, Timestamp, Topic, WordError,
+    },
+    service::{ConnectionQuery, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankQuery},
+};
+
+use super::{TENANT_KEY, pb};
+
+/// How many connections a page holds unless told otherwise.
+const DEFAULT_PAGE: usize = 50;
+
+/// The tenant that a call is for.
+pub(super) fn tenant(metadata: &MetadataMap) -> Result<TenantId, Faults> {
+    let Some(value) = metadata.get(TENANT_KEY) else { return Ok(TenantId::unnamed()) };
+    let mut faults = Faults::default();
+    let parsed = value.to_str().map_err(|_| WordError::NotAscii).and_then(TenantId::parse_metadata);
+    let tenant = faults.take(TENANT_KEY, parsed);
+    faults.or(tenant)
+}
+
+/// The interaction that a request holds, as far as the wire can tell, with the faults found so far.
+pub(super) fn draft(interaction: Option<pb::Interaction>, faults: &mut Faults) -> Draft {
+    let given = interaction.unwrap_or_default();
+    Draft {
+        interaction_id: Some(given.interaction_id).filter(|id| !id.is_empty()),
+        actor: given.actor,
+        recipients: given.recipients,
+        interaction_time: given.interaction_time.and_then(time),
+        kind: Kind::from_number(given.kind),
+        effort: given.effort.and_then(|effort| duration("interaction.effort", effort, faults)),
+        audience_count: given.audience_count,
+        channel: given.channel,
+        topics: given.topics,
+        goal: given.goal,
+        unprompted: given.unprompted,
+        due_time: optional_time("interaction.due_time", given.due_time, faults),
+        refers_to: given.refers_to,
+    }
+}
+
+fn time(given: prost_types::Timestamp) -> Option<Timestamp> {
+    Timestamp::from_seconds(given.seconds, given.nanos)
+}
+
+fn optional_time(field: &str, given: Option<prost_types::Timestamp>, faults: &mut Faults) -> Option<Timestamp> {
+    given.and_then(|given| faults.take(field, time(given).ok_or("must lie between 1970-01-01 and 9999-12-31")))
+}
+
+fn duration(field: &str, given: prost_types::Duration, faults: &mut Faults) -> Option<Duration> {
+    faults.take(field, Duration::try_from(given).map_err(|_| "must lie between 0 and 30 days"))
+}
+
+/// What a ranking is asked for, its page token aside.
+pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQuery>, Faults) {
+    let mut faults = Faults::default();
+    let person = faults.take("person", PersonId::parse(&request.person));
+    let order = faults.take("order_by", order(request.order_by));
+    let as_of = optional_time("as_of_time", request.as_of_time, &mut faults);
+    let statuses = statuses(&request.statuses, &mut faults);
+    let channels = words("channels", &request.channels, Channel::parse, &mut faults);
+    let topics = words("topics", &request.topics, Topic::parse, &mut faults);
+    let minimum_score = minimum_score(request.minimum_score, &mut faults);
+    let page_size = page_size(request, &mut faults);
+    let query = (|| {
+        Some(RankQuery {
+            person: person?,
+            order: order?,
+            as_of,
+            statuses,
+            channels,
+            topics,
+            minimum_score,
+            page_size,
+            after: None,
+            explain: request.explain,
+        })
+    })();
+    (query, faults)
+}
+
+fn order(number: i32) -> Result<RankOrder, &'static str> {
+    match pb::RankOrder::try_from(number) {
+        Ok(pb::RankOrder::Unspecified | pb::RankOrder::Mutual) => Ok(RankOrder::Mutual),
+        Ok(pb::RankOrder::TheyWouldHelp) => Ok(RankOrder::TheyWouldHelp),
+        Ok(pb::RankOrder::YouWouldHelp) => Ok(RankOrder::YouWouldHelp),
+        Ok(pb::RankOrder::LastInteraction) => Ok(RankOrder::LastInteraction),
+        Err(_) => Err("must be one of the named orders"),
+    }
+}
+
+fn status(number: i32) -> Result<ConnectionStatus, &'static str> {
+    match pb::ConnectionStatus::try_from(number) {
+        Ok(pb::ConnectionStatus::Unknown) => Ok(ConnectionStatus::Unknown),
+        Ok(pb::ConnectionStatus::OneSided) => Ok(ConnectionStatus::OneSided),
+        Ok(pb::ConnectionStatus::Budding) => Ok(ConnectionStatus::Budding),
+        Ok(pb::ConnectionStatus::Real) => Ok(ConnectionStatus::Real),
+        Ok(pb::ConnectionStatus::Fading) => Ok(ConnectionStatus::Fading),
+        Ok(pb::ConnectionStatus::Broken) => Ok(ConnectionStatus::Broken),
+        Ok(pb::ConnectionStatus::Unspecified) | Err(_) => Err("must be one of the named statuses"),
+    }
+}
+
+fn statuses(numbers: &[i32], faults: &mut Faults) -> Vec<ConnectionStatus> {
+    if numbers.len() > MAX_FILTER_WORDS {
+        faults.add("statuses", format!("must name at most {MAX_FILTER_WORDS} statuses"));
+        return Vec::new();
+    }
+    let parse = |(index, number): (usize, &i32)| faults.take(&format!("statuses[{index}]"), status(*number));
+    numbers.iter().enumerate().filter_map(parse).collect()
+}
+
+fn words<T>(
+    field: &str,
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, WordError>,
+    faults: &mut Faults,
+) -> Vec<T> {
+    if texts.len() > MAX_FILTER_WORDS {
+        faults.add(field, format!("must name at most {MAX_FILTER_WORDS} {field}"));
+        return Vec::new();
+    }
+    let parse = |(index, text): (usize, &String)| faults.take(&format!("{field}[{index}]"), parse(text));
+    texts.iter().enumerate().filter_map(parse).collect()
+}
+
+fn minimum_score(score: f64, faults: &mut Faults) -> f64 {
+    let within = Some(score).filter(|score| (0.0..=1.0).contains(score));
+    faults.take("minimum_score", within.ok_or("must lie between 0 and 1")).unwrap_or_default()
+}
+
+fn page_size(request: &pb::RankConnectionsRequest, faults: &mut Faults) -> usize {
+    let most = if request.explain { MAX_EXPLAINED_PAGE } else { MAX_PAGE };
+    let asked = usize::try_from(request.page_size).ok().filter(|size| *size <= most);
+    let size = faults.take("page_size", asked.ok_or(format!("must lie between 0 and {most}")));
+    size.filter(|size| *size > 0).unwrap_or(DEFAULT_PAGE)
+}
+
+/// Which connection to show.
+pub(super) fn connection_query(request: &pb::GetConnectionRequest) -> Result<ConnectionQuery, Faults> {
+    let mut faults = Faults::default();
+    let person = faults.take("person", PersonId::parse(&request.person));
+    let peer = faults.take("peer", PersonId::parse(&request.peer));
+    if person.is_some() && person == peer {
+        faults.add("peer", "must not be the person itself");
+    }
+    let as_of = optional_time("as_of_time", request.as_of_time, &mut faults);
+    let query = person.zip(peer).map(|(person, peer)| ConnectionQuery { person, peer, as_of });
+    faults.or(query)
+}

@@ -1,0 +1,88 @@
+//! The only place that names status codes. A code is chosen by who has to act next; what a message says is for callers,
+//! and what caused it goes to the log, once.
+
+use std::{collections::HashMap, error::Error as _, time::Duration};
+
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::{domain::Faults, service::ServiceError};
+
+use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
+
+/// The domain of every error reason.
+const DOMAIN: &str = "rapport";
+/// When to try again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What a failed use case looks like on the wire.
+pub(super) fn of_service(error: &ServiceError) -> Status {
+    let (code, reason) = match error {
+        ServiceError::Invalid(faults) => return of_faults(faults),
+        ServiceError::Conflict => (Code::AlreadyExists, ErrorReason::InteractionConflict),
+        ServiceError::Overloaded(_) => (Code::ResourceExhausted, ErrorReason::Overloaded),
+        ServiceError::HistoryTooLarge(_) => (Code::ResourceExhausted, ErrorReason::HistoryTooLarge),
+        ServiceError::Unavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
+        ServiceError::ShuttingDown => (Code::Unavailable, ErrorReason::ShuttingDown),
+        ServiceError::Internal(_) => (Code::Internal, ErrorReason::Internal),
+    };
+    log(error);
+    let mut details = details(reason);
+    if matches!(error, ServiceError::Overloaded(_) | ServiceError::Unavailable(_) | ServiceError::ShuttingDown) {
+        details.set_retry_info(Some(RETRY_DELAY));
+    }
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+fn log(error: &ServiceError) {
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    let cause = causes.join(": ");
+    match error {
+        ServiceError::Internal(_) => tracing::error!(cause, "a call failed: {error}"),
+        ServiceError::Unavailable(_) | ServiceError::Overloaded(_) => tracing::warn!(cause, "a call failed: {error}"),
+        _ => {}
+    }
+}
+
+/// What a faulty request looks like on the wire: one error that names every faulty field.
+pub(super) fn of_faults(faults: &Faults) -> Status {
+    let violations: Vec<FieldViolation> =
+        faults.list().iter().map(|fault| FieldViolation::new(&fault.field, &fault.description)).collect();
+    let sentences: Vec<String> =
+        faults.list().iter().map(|fault| format!("{} {}", fault.field, fault.description)).collect();
+    let mut details = details(ErrorReason::FieldsInvalid);
+    details.set_bad_request(violations);
+    Status::with_error_details(Code::InvalidArgument, sentences.join("; "), details)
+}
+
+fn details(reason: ErrorReason) -> ErrorDetails {
+    let name = reason.as_str_name().trim_start_matches("ERROR_REASON_");
+    ErrorDetails::with_error_info(name, DOMAIN, HashMap::new())
+}
+
+/// A status as it stands within a message.
+pub(super) fn to_message(status: &Status) -> tonic_types::Status {
+    tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+/// A status that the transport made before any use case was called: given the details that every error carries, and
+/// words for callers.
+pub(super) fn of_transport(status: &Status) -> Status {
+    let (code, message) = match status.code() {
+        Code::Unimplemented => (Code::Unimplemented, "there is no such method".to_owned()),
+        Code::OutOfRange => (Code::ResourceExhausted, format!("a message is larger than {MAX_MESSAGE_BYTES} bytes")),
+        Code::Internal => (Code::InvalidArgument, "the bytes received are no message of this method".to_owned()),
+        code => (code, status.message().to_owned()),
+    };
+    Status::with_error_details(code, message, details(ErrorReason::CallNotUnderstood))
+}

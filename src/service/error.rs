@@ -1,0 +1,62 @@
+//! Why a use case failed: a public sentence for the caller, and a private source for the log.
+
+use crate::{
+    domain::Faults,
+    store::{StoreError, WriteError},
+};
+
+/// Any source of an error.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a use case failed. What `Display` says may be shown to anybody; sources may not.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The request is faulty.
+    #[error("the request has {} faulty field(s)", .0.list().len())]
+    Invalid(Faults),
+    /// The id of an interaction stands for other content.
+    #[error("this interaction_id was recorded before with other content")]
+    Conflict,
+    /// More work is waiting than can be taken on.
+    #[error("too much work is waiting; try again later")]
+    Overloaded(#[source] Source),
+    /// A past as-of time needs more history than is folded at once.
+    #[error("too much has happened since as_of_time to answer for it")]
+    HistoryTooLarge(#[source] Source),
+    /// The database does not answer.
+    #[error("the database is unavailable; try again later")]
+    Unavailable(#[source] Source),
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// A defect.
+    #[error("an internal error occurred")]
+    Internal(#[source] Source),
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Busy => Self::Overloaded(error.into()),
+            StoreError::Unavailable(_) | StoreError::Raced | StoreError::Schema { .. } => {
+                Self::Unavailable(error.into())
+            }
+            StoreError::HistoryTooLarge(_) => Self::HistoryTooLarge(error.into()),
+            StoreError::Inconsistent { .. } | StoreError::Refused(_) | StoreError::Migration(_) => {
+                Self::Internal(error.into())
+            }
+        }
+    }
+}
+
+impl From<WriteError> for ServiceError {
+    fn from(error: WriteError) -> Self {
+        match &error {
+            WriteError::QueueFull => Self::Overloaded(error.into()),
+            WriteError::Stopped => Self::ShuttingDown,
+            WriteError::Store(source) if matches!(**source, StoreError::Busy) => Self::Overloaded(error.into()),
+            WriteError::Store(source) if source.is_passing() => Self::Unavailable(error.into()),
+            WriteError::Store(_) => Self::Internal(error.into()),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The use cases and all their control flow: what is read before what is decided before what is written. Nothing here
+//! knows of the wire or of SQL. The clock is read here and nowhere else.
+
+mod clock;
+mod error;
+mod rank;
+mod record;
+
+use std::future::Future;
+
+use crate::{
+    domain::Timestamp,
+    scoring::Policy,
+    store::{Store, Writer},
+};
+
+pub use clock::Clock;
+pub use error::ServiceError;
+pub use rank::{
+    ConnectionQuery, ConnectionView, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankPage, RankQuery, Reason, Whose,
+};
+pub use record::{Accepted, Recorded};
+
+/// The use cases of Rapport. Cloning is cheap.
+#[derive(Clone)]
+pub struct Service {
+    store: Store,
+    writer: Writer,
+    clock: Clock,
+    future_limit_micros: i64,
+}
+
+impl Service {
+    /// The use cases on a store and its writer. Interactions may lie at most that far in the clock's future.
+    pub fn new(store: Store, writer: Writer, clock: Clock, future_limit: std::time::Duration) -> Self {
+        let future_limit_micros = i64::try_from(future_limit.as_micros()).unwrap_or(i64::MAX);
+        Self { store, writer, clock, future_limit_micros }
+    }
+
+    fn policy(&self) -> &'static Policy {
+        self.store.policy()
+    }
+
+    fn latest_interaction_time(&self) -> Timestamp {
+        self.clock.now().saturating_add_micros(self.future_limit_micros)
+    }
+}
+
+/// Runs database work in a task of its own: a caller who hangs up drops only the waiting, never a connection half-way
+/// through a transaction.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+) -> Result<T, ServiceError> {
+    tokio::spawn(work).await.map_err(|error| ServiceError::Internal(Box::new(error)))?
+}

@@ -1,0 +1,254 @@
+//! Ranking an owner's connections, and showing one of them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::{
+    domain::{Channel, ConnectionStatus, InteractionId, Kind, PersonId, RankOrder, TenantId, Timestamp, Topic},
+    scoring::{Factor, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
+    store::{PairActs, PeerView, Store, View},
+};
+
+use super::{Service, ServiceError, detached};
+
+/// The most connections of one page.
+pub const MAX_PAGE: usize = 1000;
+/// The most connections of one page with reasons.
+pub const MAX_EXPLAINED_PAGE: usize = 100;
+/// The most channels, and the most topics, to filter by.
+pub const MAX_FILTER_WORDS: usize = 16;
+/// How many interactions a reason names.
+const MOST_IDS: usize = 3;
+/// Among how many of the latest acts of each kind they are chosen.
+const LATEST_OF_A_KIND: i64 = 200;
+
+/// Whose connections to rank, and how.
+#[derive(Clone, Debug)]
+pub struct RankQuery {
+    /// The owner.
+    pub person: PersonId,
+    /// What to order by.
+    pub order: RankOrder,
+    /// The time the answer is for; now when `None`.
+    pub as_of: Option<Timestamp>,
+    /// Only these statuses; any when empty.
+    pub statuses: Vec<ConnectionStatus>,
+    /// Only connections with an interaction on one of these channels; any when empty.
+    pub channels: Vec<Channel>,
+    /// Only connections with an interaction about one of these topics; any when empty.
+    pub topics: Vec<Topic>,
+    /// Only scores from this one up.
+    pub minimum_score: f64,
+    /// How many connections to return.
+    pub page_size: usize,
+    /// Only connections after this place.
+    pub after: Option<RankKey>,
+    /// Whether to give reasons.
+    pub explain: bool,
+}
+
+/// Which connection to show.
+#[derive(Clone, Debug)]
+pub struct ConnectionQuery {
+    /// The owner.
+    pub person: PersonId,
+    /// The other person.
+    pub peer: PersonId,
+    /// The time the answer is for; now when `None`.
+    pub as_of: Option<Timestamp>,
+}
+
+/// One page of a ranking.
+#[derive(Clone, Debug)]
+pub struct RankPage {
+    /// The connections, best first.
+    pub connections: Vec<ConnectionView>,
+    /// The place of the last one, when more come after it.
+    pub next: Option<RankKey>,
+    /// The time the answer is for.
+    pub as_of: Timestamp,
+    /// The policy that was used.
+    pub policy_version: &'static str,
+}
+
+/// What an owner sees of a peer.
+#[derive(Clone, Debug)]
+pub struct ConnectionView {
+    /// The peer.
+    pub peer: PersonId,
+    /// How the two stand.
+    pub standing: Standing,
+    /// Their earliest interaction.
+    pub first_time: Option<Timestamp>,
+    /// Their latest interaction.
+    pub last_time: Option<Timestamp>,
+    /// How often the peer did what, in the order of [`Kind::ALL`].
+    pub their_counts: [i32; Kind::COUNT],
+    /// How often the owner did what, likewise.
+    pub your_counts: [i32; Kind::COUNT],
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
+/// Whose willingness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The peer's, toward the owner.
+    Theirs,
+    /// The owner's, toward the peer.
+    Yours,
+}
+
+/// One part of one willingness.
+#[derive(Clone, Debug)]
+pub struct Reason {
+    /// Whose willingness.
+    pub whose: Whose,
+    /// The part.
+    pub part: Part,
+    /// The interactions that weigh most in it.
+    pub interaction_ids: Vec<InteractionId>,
+}
+
+impl Service {
+    /// One page of an owner's ranking.
+    pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
+        let (store, policy) = (self.store.clone(), self.policy());
+        let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
+        detached(async move {
+            let view = store.view(&tenant, &query.person, None, as_of).await?;
+            let admitted = admitted(&store, &tenant, &query, as_of).await?;
+            let (ranked, more) = ranked(&view, &query, admitted.as_ref(), as_of, policy);
+            let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
+            let mut connections: Vec<_> = ranked
+                .into_iter()
+                .filter_map(|(key, standing)| Some(connection(&key.peer, view.peers.get(&key.peer)?, &view, standing)))
+                .collect();
+            if query.explain {
+                add_reasons(&store, &tenant, &query.person, &view, &mut connections, as_of).await?;
+            }
+            Ok(RankPage { connections, next, as_of, policy_version: policy.version })
+        })
+        .await
+    }
+
+    /// One connection, explained.
+    pub async fn connection(
+        &self,
+        tenant: TenantId,
+        query: ConnectionQuery,
+    ) -> Result<(ConnectionView, Timestamp, &'static str), ServiceError> {
+        let (store, policy) = (self.store.clone(), self.policy());
+        let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
+        detached(async move {
+            let mut view = store.view(&tenant, &query.person, Some(&query.peer), as_of).await?;
+            view.peers.entry(query.peer.clone()).or_default();
+            let peer = &view.peers[&query.peer];
+            let standing = view.pair(peer).standing(as_of, policy);
+            let mut connections = [connection(&query.peer, peer, &view, standing)];
+            add_reasons(&store, &tenant, &query.person, &view, &mut connections, as_of).await?;
+            let [connection] = connections;
+            Ok((connection, as_of, policy.version))
+        })
+        .await
+    }
+}
+
+/// The peers that the word filters admit; all when `None`.
+async fn admitted(
+    store: &Store,
+    tenant: &TenantId,
+    query: &RankQuery,
+    as_of: Timestamp,
+) -> Result<Option<HashSet<PersonId>>, ServiceError> {
+    if query.channels.is_empty() && query.topics.is_empty() {
+        return Ok(None);
+    }
+    let channels: Vec<&str> = query.channels.iter().map(Channel::as_str).collect();
+    let topics: Vec<&str> = query.topics.iter().map(Topic::as_str).collect();
+    let peers = store.peers_with(tenant, &query.person, as_of, &channels, &topics).await?;
+    Ok(Some(peers.into_iter().collect()))
+}
+
+/// The page of connections that the query asks for, in order, and whether more come after it.
+fn ranked(
+    view: &View,
+    query: &RankQuery,
+    admitted: Option<&HashSet<PersonId>>,
+    as_of: Timestamp,
+    policy: &Policy,
+) -> (Vec<(RankKey, Standing)>, bool) {
+    let mut ranked: BTreeMap<RankKey, Standing> = BTreeMap::new();
+    let mut more = false;
+    for (peer, peer_view) in &view.peers {
+        if admitted.is_some_and(|admitted| !admitted.contains(peer)) {
+            continue;
+        }
+        let pair = view.pair(peer_view);
+        let standing = pair.standing(as_of, policy);
+        let key = rank_key(query.order, &standing, pair.last_time(), peer);
+        let wanted = (query.statuses.is_empty() || query.statuses.contains(&standing.status))
+            && standing.score(query.order) >= query.minimum_score
+            && query.after.as_ref().is_none_or(|after| key > *after);
+        if wanted {
+            ranked.insert(key, standing);
+            // Only the best are kept: what one page holds, whatever the owner's connections number.
+            if ranked.len() > query.page_size {
+                ranked.pop_last();
+                more = true;
+            }
+        }
+    }
+    (ranked.into_iter().collect(), more)
+}
+
+fn connection(peer: &PersonId, peer_view: &PeerView, view: &View, standing: Standing) -> ConnectionView {
+    let pair = view.pair(peer_view);
+    let counts = |tie: Option<&crate::scoring::Tie>| tie.map_or([0; Kind::COUNT], |tie| tie.counts);
+    ConnectionView {
+        peer: peer.clone(),
+        standing,
+        first_time: pair.first_time(),
+        last_time: pair.last_time(),
+        their_counts: counts(pair.theirs.tie),
+        your_counts: counts(pair.yours.tie),
+        reasons: Vec::new(),
+    }
+}
+
+async fn add_reasons(
+    store: &Store,
+    tenant: &TenantId,
+    owner: &PersonId,
+    view: &View,
+    connections: &mut [ConnectionView],
+    as_of: Timestamp,
+) -> Result<(), ServiceError> {
+    let policy = store.policy();
+    let peers: Vec<PersonId> = connections.iter().map(|connection| connection.peer.clone()).collect();
+    let mut acts = store.pair_acts(tenant, owner, &peers, as_of, LATEST_OF_A_KIND).await?;
+    for connection in connections {
+        let acts = acts.remove(&connection.peer).unwrap_or_default();
+        if let Some(peer) = view.peers.get(&connection.peer) {
+            let [theirs, yours] = explain(&view.pair(peer), as_of, policy);
+            let of = |whose: Whose, parts: Vec<Part>| {
+                let acts = &acts;
+                parts.into_iter().map(move |part| reason(whose, part, acts, as_of, policy))
+            };
+            connection.reasons = of(Whose::Theirs, theirs).chain(of(Whose::Yours, yours)).collect();
+        }
+    }
+    Ok(())
+}
+
+fn reason(whose: Whose, part: Part, acts: &PairActs, as_of: Timestamp, policy: &Policy) -> Reason {
+    let (own, other) = match whose {
+        Whose::Theirs => (&acts.theirs, &acts.yours),
+        Whose::Yours => (&acts.yours, &acts.theirs),
+    };
+    let weighed = own.iter().map(|act| (act, Source::Own)).chain(other.iter().map(|act| (act, Source::Other)));
+    let interaction_ids = match part.factor {
+        Factor::Prior | Factor::Quiet => Vec::new(),
+        _ => heaviest(&part, weighed, as_of, policy, MOST_IDS),
+    };
+    Reason { whose, part, interaction_ids }
+}
