@@ -6,6 +6,7 @@
 //! them together as [`config`] says, over a database of the operator's or the private one of [`embedded`].
 
 pub mod domain;
+pub mod embedded;
 pub mod rpc;
 pub mod scoring;
 pub mod service;
