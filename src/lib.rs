@@ -5,6 +5,9 @@
 //! [`service`], SQL in [`store`], the pure model with its formulas in [`scoring`], the nouns in [`domain`]. [`app`] wires
 //! them together as [`config`] says, over a database of the operator's or the private one of [`embedded`].
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod rpc;

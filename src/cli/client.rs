@@ -1,0 +1,118 @@
+//! How commands reach a running server: over the same public API as everybody else.
+
+use std::time::Duration;
+
+use clap::Args;
+use tonic::{
+    Request, Status,
+    metadata::AsciiMetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    config,
+    domain::{TenantId, Timestamp},
+    rpc::{TENANT_KEY, pb::relationship_service_client::RelationshipServiceClient},
+};
+
+use super::Failure;
+
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServerArguments {
+    /// The server's address [env: RAPPORT_SERVER] [default: http://127.0.0.1:50051]
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// The tenant [env: RAPPORT_TENANT] [default: default]
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+}
+
+/// A server as one tenant sees it. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub client: RelationshipServiceClient<Channel>,
+    url: String,
+    tenant: AsciiMetadataValue,
+}
+
+impl ServerArguments {
+    pub(super) fn new(server: String, tenant: &str) -> Self {
+        Self { server: Some(server), tenant: Some(tenant.to_owned()) }
+    }
+
+    /// The server; it is reached for at the first call.
+    pub(super) fn server(self) -> Result<Server, Failure> {
+        let from_environment = config::process_environment;
+        let url = self.server.or_else(|| from_environment("RAPPORT_SERVER"));
+        let url = url.unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
+        let tenant = self.tenant.or_else(|| from_environment("RAPPORT_TENANT"));
+        let tenant = tenant.unwrap_or_else(|| TenantId::unnamed().as_str().to_owned());
+        TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|_| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
+        let channel = endpoint.connect_timeout(CONNECT_LIMIT).connect_lazy();
+        Ok(Server { client: RelationshipServiceClient::new(channel), url, tenant: tenant.parse()? })
+    }
+}
+
+impl Server {
+    /// A request in the name of the tenant.
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(TENANT_KEY, self.tenant.clone());
+        request
+    }
+
+    /// What a failed call means to the user.
+    pub(super) fn failure(&self, status: &Status) -> Failure {
+        let transport = std::error::Error::source(status).is_some();
+        if transport {
+            format!("no Rapport server answers at {}; `rapport serve` starts one", self.url).into()
+        } else {
+            format!("the server refused: {}", status.message()).into()
+        }
+    }
+}
+
+/// A point in time in RFC 3339, or in seconds since 1970.
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
+    let unreadable = || "a time is written as 2018-09-01T12:00:00Z or in seconds since 1970".to_owned();
+    if let Some((seconds, micros)) = seconds_and_micros(text) {
+        return Timestamp::from_seconds(seconds, micros * 1000).ok_or_else(unreadable);
+    }
+    let parsed = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+    let micros = parsed.ok().and_then(|time| i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).ok());
+    micros.and_then(Timestamp::from_micros).ok_or_else(unreadable)
+}
+
+fn seconds_and_micros(text: &str) -> Option<(i64, i32)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    let all_digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then_some(())?;
+    Some((seconds.parse().ok()?, digits.parse().ok()?))
+}
+
+/// A point in time on the wire.
+pub(super) fn to_wire(time: Timestamp) -> prost_types::Timestamp {
+    let (seconds, nanos) = time.seconds_and_nanos();
+    prost_types::Timestamp { seconds, nanos }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times_in_both_ways_of_writing() {
+        let time = |text| parse_time(text).map(Timestamp::micros);
+        assert_eq!(time("1520874886"), Ok(1_520_874_886_000_000));
+        assert_eq!(time("1520874886.5"), Ok(1_520_874_886_500_000));
+        assert_eq!(time("2018-03-12T17:14:46Z"), Ok(1_520_874_886_000_000));
+        assert_eq!(time("2018-03-12T18:14:46+01:00"), Ok(1_520_874_886_000_000));
+        assert!(time("yesterday").is_err() && time("-5").is_err() && time("1.").is_err() && time("").is_err());
+    }
+}

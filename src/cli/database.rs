@@ -1,0 +1,67 @@
+//! Commands that work on the database itself, and how they reach it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    config::{Config, Database, Flags, process_environment},
+    embedded::{EmbeddedError, EmbeddedPostgres, url_of_running},
+    scoring::Policy,
+    store::Store,
+};
+
+use super::{Failure, Finished, print};
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Work on the private PostgreSQL of this folder, running or not, instead of the database in DATABASE_URL
+    /// [env: RAPPORT_DATA_DIR]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+/// A store, and the private PostgreSQL below it when this process runs it.
+pub(super) struct Opened {
+    pub store: Store,
+    postgres: Option<EmbeddedPostgres>,
+}
+
+impl Arguments {
+    /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running.
+    pub(super) async fn open(self) -> Result<Opened, Failure> {
+        let flags = Flags { data_dir: self.data_dir, ..Flags::default() };
+        let config = Config::read(flags, &process_environment)?;
+        let (url, postgres) = match config.database {
+            Database::Url(url) => (url, None),
+            Database::Embedded(options) => {
+                let data_dir = options.data_dir.clone();
+                match EmbeddedPostgres::start(options).await {
+                    Ok(postgres) => (postgres.database_url(), Some(postgres)),
+                    Err(EmbeddedError::FolderInUse { .. }) => (url_of_running(&data_dir)?, None),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        Ok(Opened { store: Store::new(&url, config.max_connections, <&Policy>::default())?, postgres })
+    }
+}
+
+impl Opened {
+    pub(super) async fn close(self) {
+        self.store.close().await;
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
+    }
+}
+
+/// `rapport migrate`.
+pub(super) async fn migrate(arguments: Arguments) -> Result<Finished, Failure> {
+    let opened = arguments.open().await?;
+    let migrated = opened.store.migrate().await;
+    opened.close().await;
+    migrated?;
+    print::line("The schema is up to date.");
+    Ok(Finished::Well)
+}

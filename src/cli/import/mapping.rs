@@ -1,0 +1,161 @@
+//! From the fields of a line to an interaction.
+
+use std::collections::HashMap;
+
+use crate::{cli::client, domain::Kind, rpc::pb};
+
+/// The fields that an interaction is made of, as they are called in files.
+pub(super) const FIELDS: [&str; 13] = [
+    "id",
+    "actor",
+    "recipients",
+    "time",
+    "kind",
+    "effort_minutes",
+    "audience_count",
+    "channel",
+    "topics",
+    "goal",
+    "unprompted",
+    "due_time",
+    "refers_to",
+];
+
+/// Which of a file's fields mean what.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mapping {
+    pub columns: Vec<(String, String)>,
+    pub kinds: Vec<(String, Kind)>,
+    pub kind: Option<Kind>,
+    pub channel: Option<String>,
+    pub id_prefix: String,
+}
+
+/// What a line says, by the name of the field; lists are several values.
+pub(super) type Fields = HashMap<&'static str, Vec<String>>;
+
+/// What a line amounts to.
+pub(super) enum Line {
+    /// Something to record.
+    Interaction(Box<pb::Interaction>),
+    /// An act toward oneself, which says nothing about a relationship.
+    TowardSelf,
+    /// Something that cannot be recorded, and why.
+    Rejected(String),
+}
+
+/// `WHAT=COLUMN`.
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let (field, column) = text.split_once('=').ok_or("must be WHAT=COLUMN")?;
+    if FIELDS.contains(&field) {
+        Ok((field.to_owned(), column.to_owned()))
+    } else {
+        Err(format!("WHAT must be one of {}", FIELDS.join(", ")))
+    }
+}
+
+/// `WORD=KIND`.
+pub(super) fn parse_kind(text: &str) -> Result<(String, Kind), String> {
+    let (word, kind) = text.split_once('=').ok_or("must be WORD=KIND")?;
+    Ok((word.to_owned(), kind_named(kind)?))
+}
+
+/// The kind of that name, with or without the API's prefix.
+pub(super) fn kind_named(name: &str) -> Result<Kind, String> {
+    let upper = name.to_uppercase();
+    let short = upper.trim_start_matches("INTERACTION_KIND_");
+    let known = Kind::ALL.into_iter().find(|kind| kind.name() == short);
+    known.ok_or_else(|| format!("a kind is one of {}", Kind::ALL.map(Kind::name).join(", ")))
+}
+
+impl Mapping {
+    /// The name that a field has in the file, and what else it may be called.
+    pub(super) fn names(&self, field: &'static str) -> Vec<&str> {
+        let mapped = self.columns.iter().find(|(name, _)| name == field);
+        if let Some((_, column)) = mapped {
+            return vec![column];
+        }
+        match field {
+            "id" => vec!["id", "interaction_id"],
+            "time" => vec!["time", "interaction_time"],
+            "recipients" => vec!["recipients", "recipient"],
+            _ => vec![field],
+        }
+    }
+
+    /// What a line with these fields amounts to. `number` and `text` are what an id is made of when it has none.
+    pub(super) fn line(&self, mut fields: Fields, number: i64, text: &str) -> Line {
+        let recipients = fields.remove("recipients").unwrap_or_default();
+        let topics = fields.remove("topics").unwrap_or_default();
+        let mut fields: HashMap<&str, String> = fields
+            .into_iter()
+            .filter_map(|(field, values)| Some((field, values.into_iter().next()?)))
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        let actor = fields.remove("actor").unwrap_or_default();
+        if !actor.is_empty() && recipients.iter().all(|recipient| *recipient == actor) && !recipients.is_empty() {
+            return Line::TowardSelf;
+        }
+        let id = fields.remove("id").unwrap_or_else(|| self.made_id(number, text));
+        let made = self.interaction(id, actor, recipients, topics, &fields);
+        made.map_or_else(Line::Rejected, |interaction| Line::Interaction(Box::new(interaction)))
+    }
+
+    fn interaction(
+        &self,
+        interaction_id: String,
+        actor: String,
+        recipients: Vec<String>,
+        topics: Vec<String>,
+        fields: &HashMap<&str, String>,
+    ) -> Result<pb::Interaction, String> {
+        let text = |field: &str| fields.get(field).cloned().unwrap_or_default();
+        let time =
+            |field: &str| fields.get(field).map(|text| client::parse_time(text).map(client::to_wire)).transpose();
+        let channel = fields.get("channel").or(self.channel.as_ref()).cloned().unwrap_or_default();
+        Ok(pb::Interaction {
+            interaction_id,
+            actor,
+            recipients,
+            interaction_time: time("time")?,
+            kind: self.kind(fields.get("kind"))?.number().into(),
+            effort: fields.get("effort_minutes").map(|text| effort(text)).transpose()?,
+            audience_count: fields
+                .get("audience_count")
+                .map_or(Ok(0), |text| text.parse().map_err(|_| "audience_count must be a whole number"))?,
+            channel,
+            topics,
+            goal: text("goal"),
+            unprompted: fields
+                .get("unprompted")
+                .map_or(Ok(false), |text| text.parse().map_err(|_| "unprompted must be true or false"))?,
+            due_time: time("due_time")?,
+            refers_to: text("refers_to"),
+        })
+    }
+
+    fn kind(&self, text: Option<&String>) -> Result<Kind, String> {
+        let Some(text) = text else {
+            return self.kind.ok_or_else(|| "the line names no kind, and --kind is not given".to_owned());
+        };
+        match self.kinds.iter().find(|(word, _)| word == text) {
+            Some((_, kind)) => Ok(*kind),
+            None => kind_named(text).map_err(|error| format!("kind is not known; --kinds can map it; {error}")),
+        }
+    }
+
+    fn made_id(&self, number: i64, text: &str) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.id_prefix.as_bytes()).update(&[0]).update(&number.to_le_bytes()).update(text.as_bytes());
+        let digest = hasher.finalize().to_hex();
+        format!("import-{}", digest.chars().take(32).collect::<String>())
+    }
+}
+
+fn effort(minutes: &str) -> Result<prost_types::Duration, String> {
+    let minutes: f64 = minutes.parse().map_err(|_| "effort_minutes must be a number")?;
+    std::time::Duration::try_from_secs_f64(minutes * 60.0)
+        .ok()
+        .and_then(|effort| effort.try_into().ok())
+        .ok_or_else(|| "effort_minutes must be at least 0".to_owned())
+}

@@ -1,0 +1,96 @@
+//! `rapport import`: record the interactions in a file through a running server, over its public API.
+//!
+//! A line's id is made from its content and number unless the file has ids, so importing a file again records nothing
+//! twice. Lines that cannot be recorded go to a file of rejects with the reason; everything else goes on.
+
+mod input;
+mod mapping;
+mod progress;
+mod rejects;
+mod send;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{
+    Failure, Finished,
+    client::{Server, ServerArguments},
+    print,
+};
+
+pub(super) use input::Input;
+pub(super) use send::Totals;
+
+use input::Format;
+use mapping::Mapping;
+use progress::Progress;
+use rejects::Rejects;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Columns and JSON fields: id, actor, recipients (several separated by ';', or a JSON list), time (RFC \
+                        3339 or seconds since 1970), kind, effort_minutes, audience_count, channel, topics (as \
+                        recipients), goal, unprompted (true or false), due_time, refers_to. Other columns are passed over. \
+                        JSON Lines may also use the API's own names (interaction_id, interaction_time).\n\n\
+                        Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
+                        --kinds answer=HELP,comment=MESSAGE"
+)]
+pub(super) struct Arguments {
+    /// The file, gzip or not; - reads standard input
+    file: PathBuf,
+    /// The format [default: by the file's name, else tsv]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Which column or field of the file holds what, as WHAT=COLUMN,…
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = mapping::parse_pair)]
+    columns: Vec<(String, String)>,
+    /// What the file's kinds mean, as WORD=KIND,…; kinds of Rapport's own need no mention
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = mapping::parse_kind)]
+    kinds: Vec<(String, crate::domain::Kind)>,
+    /// The kind of lines that name none
+    #[arg(long, value_name = "KIND", value_parser = mapping::kind_named)]
+    kind: Option<crate::domain::Kind>,
+    /// The channel of lines that name none
+    #[arg(long, value_name = "WORD")]
+    channel: Option<String>,
+    /// What made-up ids begin with; files with equal lines need different ones [default: the file's name]
+    #[arg(long, value_name = "WORD")]
+    id_prefix: Option<String>,
+    /// Where rejected lines go, as JSON Lines with the reason [default: the file's name with .rejects.jsonl]
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// Remember here how far the import came, and go on from there after a break
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
+    let server = arguments.server.server()?;
+    let name = arguments.file.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy().into_owned());
+    let name = if name == "-" { "stdin".to_owned() } else { name };
+    let mapping = Mapping {
+        columns: arguments.columns,
+        kinds: arguments.kinds,
+        kind: arguments.kind,
+        channel: arguments.channel,
+        id_prefix: arguments.id_prefix.unwrap_or_else(|| name.clone()),
+    };
+    let resume = send::Resume::open(arguments.resume)?;
+    let rejects = Rejects::new(arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into()));
+    let format = arguments.format.unwrap_or_else(|| Format::of_name(&name));
+    let input = Input::open(&arguments.file, format, mapping, resume.line())?;
+    let progress = Progress::start(input.size());
+    let totals = send::send(&server, input, progress, rejects, resume).await?;
+    print::line(&totals);
+    Ok(if totals.rejected == 0 { Finished::Well } else { Finished::WithFindings })
+}
+
+/// Records all of an input that is known to be sound, and tells what came of it.
+pub(super) async fn record_all(server: &Server, input: Input) -> Result<Totals, Failure> {
+    let progress = Progress::start(input.size());
+    let rejects = Rejects::new("rejects.jsonl".into());
+    send::send(server, input, progress, rejects, send::Resume::open(None)?).await
+}

@@ -1,0 +1,113 @@
+//! The command line: one file for each command. What a command prints for its user goes to standard output; logs and
+//! progress go to standard error.
+#![expect(clippy::doc_markdown, reason = "comments on arguments are help texts, not Markdown")]
+#![allow(rustdoc::bare_urls, reason = "likewise")]
+
+mod client;
+mod database;
+mod import;
+mod print;
+mod rank;
+mod rebuild;
+mod sample;
+mod serve;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::{config, telemetry};
+
+/// Why a command failed; its sentence is for the user.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a command that ran to its end came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finished {
+    /// All is well.
+    Well,
+    /// It did what it could, and found something that the user should look at.
+    WithFindings,
+}
+
+/// Keeps track of real relationships: who would go out of their way for whom.
+#[derive(Parser)]
+#[command(
+    name = "rapport",
+    version,
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but something was found (rejected lines, \
+                  differences).\n\nEnvironment: RAPPORT_LOG (which log lines, such as info or rapport=debug; default info), \
+                  RAPPORT_LOG_FORMAT (pretty or json; default pretty)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the gRPC API, with a private PostgreSQL unless DATABASE_URL names a database
+    Serve(serve::Arguments),
+    /// Bring the schema of the database in DATABASE_URL to the version of this program
+    Migrate(database::Arguments),
+    /// Record the interactions in a file through a running server
+    Import(import::Arguments),
+    /// Rank a person's connections by who can be counted on
+    Rank(rank::Arguments),
+    /// Show one connection and why it scores as it does
+    Show(show::Arguments),
+    /// Derive the ties from the ledger again, while serving goes on, and report differences
+    Rebuild(rebuild::Arguments),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli.command) {
+        Ok(Finished::Well) => ExitCode::SUCCESS,
+        Ok(Finished::WithFindings) => ExitCode::from(3),
+        Err(failure) => {
+            print::failure(failure.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> Result<Finished, Failure> {
+    let log = config::LogConfig::read(&config::process_environment)?;
+    telemetry::start_logging(&log.filter, log.format)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let finished = runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Migrate(arguments) => database::migrate(arguments).await,
+            Command::Import(arguments) => import::run(arguments).await,
+            Command::Rank(arguments) => rank::run(arguments).await,
+            Command::Show(arguments) => show::run(arguments).await,
+            Command::Rebuild(arguments) => rebuild::run(arguments).await,
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "rapport", &mut std::io::stdout());
+                Ok(Finished::Well)
+            }
+        }
+    });
+    // Blocking reads of a terminal may never end; they do not hold the process back.
+    runtime.shutdown_background();
+    finished
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

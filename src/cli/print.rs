@@ -1,0 +1,96 @@
+//! What commands print: tables for people, JSON for machines, failures as one sentence.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this file is for")]
+
+use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
+use serde_json::{Value, json};
+
+use crate::rpc::pb;
+
+/// Says why a command failed.
+pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync)) {
+    eprintln!("rapport: {failure}");
+}
+
+/// Prints a line of a command's result.
+pub(super) fn line(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+/// Prints a line about a command's progress.
+pub(super) fn progress(line: impl std::fmt::Display) {
+    eprintln!("{line}");
+}
+
+/// Prints JSON, indented.
+pub(super) fn json(value: &Value) {
+    println!("{value:#}");
+}
+
+/// Prints rows below a heading; columns from `numbers_from` on are aligned to the right.
+pub(super) fn table(heading: &[&str], numbers_from: usize, rows: Vec<Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(heading.iter().map(Cell::new));
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(numbers_from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+}
+
+/// A probability with its interval: `0.62 (0.34–0.84)`.
+pub(super) fn willingness(willingness: Option<pb::Willingness>) -> String {
+    let given = willingness.unwrap_or_default();
+    format!("{:.2} ({:.2}–{:.2})", given.probability, given.lower, given.upper)
+}
+
+/// The name of a status, such as `REAL`.
+pub(super) fn status(connection: &pb::Connection) -> String {
+    short(connection.status().as_str_name(), "CONNECTION_STATUS_")
+}
+
+/// The date of a time.
+pub(super) fn date(time: Option<prost_types::Timestamp>) -> String {
+    time.map(|time| time.to_string().chars().take(10).collect()).unwrap_or_default()
+}
+
+/// An enum's name without its prefix.
+pub(super) fn short(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_owned()
+}
+
+/// A connection as the proto's JSON mapping has it.
+pub(super) fn connection(connection: &pb::Connection) -> Value {
+    let willingness = |given: Option<pb::Willingness>| {
+        let given = given.unwrap_or_default();
+        json!({ "probability": given.probability, "lower": given.lower, "upper": given.upper })
+    };
+    let time = |time: Option<prost_types::Timestamp>| time.map(|time| time.to_string());
+    let counts = |counts: &[pb::InteractionCount]| -> Vec<Value> {
+        counts
+            .iter()
+            .map(|count| json!({ "kind": count.kind().as_str_name(), "count": count.count.to_string() }))
+            .collect()
+    };
+    json!({
+        "peer": connection.peer,
+        "theyWouldHelp": willingness(connection.they_would_help),
+        "youWouldHelp": willingness(connection.you_would_help),
+        "mutual": willingness(connection.mutual),
+        "status": connection.status().as_str_name(),
+        "firstInteractionTime": time(connection.first_interaction_time),
+        "lastInteractionTime": time(connection.last_interaction_time),
+        "theirInteractionCounts": counts(&connection.their_interaction_counts),
+        "yourInteractionCounts": counts(&connection.your_interaction_counts),
+        "reasons": connection.reasons.iter().map(reason).collect::<Vec<_>>(),
+    })
+}
+
+fn reason(reason: &pb::Reason) -> Value {
+    json!({
+        "willingness": reason.willingness().as_str_name(),
+        "factor": reason.factor().as_str_name(),
+        "source": reason.source().as_str_name(),
+        "contribution": reason.contribution,
+        "interactionIds": reason.interaction_ids,
+    })
+}

@@ -1,0 +1,82 @@
+//! `rapport serve`: run a server until it is told to stop.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    app::App,
+    config::{Config, Flags, process_environment},
+    service::Clock,
+};
+
+use super::{Failure, Finished, print, sample};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Environment: DATABASE_URL (a PostgreSQL 15 to 18 of your own, prepared by `rapport migrate`; \
+                        it may hold a password, so there is no flag for it; --data-dir comes before it), \
+                        RAPPORT_SYSTEM_POSTGRES (whether the private PostgreSQL may be one installed on this machine; \
+                        default true), RAPPORT_MAX_CONNECTIONS (to the database; default 10), \
+                        RAPPORT_FUTURE_LIMIT_SECONDS (how far ahead of the clock an interaction may lie; default 300), \
+                        RAPPORT_DRAIN_LIMIT_SECONDS (how long calls may take to end at shutdown; default 20).")]
+pub(super) struct Arguments {
+    /// Where to listen [env: RAPPORT_LISTEN] [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where the private PostgreSQL keeps its data [env: RAPPORT_DATA_DIR] [default: rapport in the XDG data home, or
+    /// /var/lib/rapport for root]
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// The folder with PostgreSQL's programs [env: RAPPORT_POSTGRES_BIN] [default: found on this machine, else fetched
+    /// into the data folder]
+    #[arg(long, value_name = "FOLDER")]
+    postgres_bin: Option<PathBuf>,
+    /// Allow to listen beyond loopback although callers are not authenticated [env: RAPPORT_INSECURE]
+    #[arg(long)]
+    insecure: bool,
+    /// Load a small real sample into the tenant `sample`, and say what to ask
+    #[arg(long)]
+    sample: bool,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
+    let flags = Flags {
+        listen: arguments.listen,
+        data_dir: arguments.data_dir,
+        postgres_bin: arguments.postgres_bin,
+        insecure: arguments.insecure,
+    };
+    let config = Config::read(flags, &process_environment)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stopped = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // A half-made start leaves nothing running.
+    let app = tokio::select! {
+        app = App::start(config, Clock::system()) => app?,
+        () = stopped() => return Ok(Finished::Well),
+    };
+    print::line(format_args!("Rapport listens on {}", app.address()));
+    let (address, stop) = (app.address(), app.stopper());
+    if arguments.sample {
+        tokio::select! {
+            loaded = sample::load(address) => loaded?,
+            () = stopped() => stop.cancel(),
+        }
+    }
+    let mut ended = std::pin::pin!(app.ended());
+    tokio::select! {
+        result = &mut ended => return result.map(|()| Finished::Well).map_err(Into::into),
+        () = stopped() => stop.cancel(),
+    }
+    // Whoever asks twice does not want to wait for calls to end.
+    tokio::select! {
+        result = &mut ended => result.map(|()| Finished::Well).map_err(Into::into),
+        () = stopped() => Err("stopped before all calls had ended".into()),
+    }
+}

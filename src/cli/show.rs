@@ -1,0 +1,75 @@
+//! `rapport show`: one connection, and why it scores as it does.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::{domain::Timestamp, rpc::pb};
+
+use super::{Failure, Finished, client, client::ServerArguments, print};
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Whose connection
+    person: String,
+    /// With whom
+    peer: String,
+    /// The time the answer is for, in RFC 3339 or seconds since 1970 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = client::parse_time)]
+    as_of: Option<Timestamp>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
+    let mut server = arguments.server.server()?;
+    let request = server.request(pb::GetConnectionRequest {
+        person: arguments.person,
+        peer: arguments.peer,
+        as_of_time: arguments.as_of.map(client::to_wire),
+    });
+    let answer = server.client.get_connection(request).await;
+    let answer = answer.map_err(|status| server.failure(&status))?.into_inner();
+    let connection = answer.connection.unwrap_or_default();
+    if arguments.json {
+        print::json(&json!({
+            "connection": print::connection(&connection),
+            "asOfTime": answer.as_of_time.map(|time| time.to_string()),
+            "policyVersion": answer.policy_version,
+        }));
+    } else {
+        print_tables(&connection);
+    }
+    Ok(Finished::Well)
+}
+
+fn print_tables(connection: &pb::Connection) {
+    let peer = &connection.peer;
+    print::line(format_args!("{peer}: {}", print::status(connection)));
+    print::line(format_args!("mutual {}", print::willingness(connection.mutual)));
+    let between = [connection.first_interaction_time, connection.last_interaction_time].map(print::date);
+    if connection.last_interaction_time.is_some() {
+        print::line(format_args!("interactions from {} to {}", between[0], between[1]));
+    }
+    let they = pb::WillingnessDirection::TheyWouldHelp;
+    let you = pb::WillingnessDirection::YouWouldHelp;
+    print_reasons(&format!("they would help: {}", print::willingness(connection.they_would_help)), connection, they);
+    print_reasons(&format!("you would help: {}", print::willingness(connection.you_would_help)), connection, you);
+}
+
+fn print_reasons(title: &str, connection: &pb::Connection, direction: pb::WillingnessDirection) {
+    print::line(format_args!("\n{title}"));
+    let row = |reason: &pb::Reason| {
+        let source = print::short(reason.source().as_str_name(), "EVIDENCE_SOURCE_");
+        vec![
+            print::short(reason.factor().as_str_name(), "REASON_FACTOR_"),
+            if source == "UNSPECIFIED" { String::new() } else { source },
+            reason.interaction_ids.join(", "),
+            format!("{:+.3}", reason.contribution),
+        ]
+    };
+    let reasons = connection.reasons.iter().filter(|reason| reason.willingness() == direction);
+    print::table(&["because of", "by", "above all", "adds"], 3, reasons.map(row).collect());
+}

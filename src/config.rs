@@ -1,0 +1,217 @@
+//! Settings: flags before environment before defaults. This is the only reader of the environment, and it reports every
+//! bad setting at once.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    embedded::{EmbeddedOptions, default_data_dir},
+    telemetry::LogFormat,
+};
+
+/// Settings given on the command line, as they were written; they come before the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--postgres-bin`
+    pub postgres_bin: Option<PathBuf>,
+    /// `--insecure`
+    pub insecure: bool,
+}
+
+/// Where the data is kept.
+#[derive(Clone)]
+pub enum Database {
+    /// In a database of the operator's. The URL may hold a password.
+    Url(String),
+    /// In a private PostgreSQL.
+    Embedded(EmbeddedOptions),
+}
+
+/// A password stays out of logs.
+impl fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(_) => formatter.write_str("Url(…)"),
+            Self::Embedded(options) => formatter.debug_tuple("Embedded").field(options).finish(),
+        }
+    }
+}
+
+/// Everything that a server can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the data is kept.
+    pub database: Database,
+    /// The most connections to the database.
+    pub max_connections: u32,
+    /// How far in the future an interaction may lie.
+    pub future_limit: Duration,
+    /// How long calls under way may take to end at shutdown.
+    pub drain_limit: Duration,
+}
+
+/// How the program logs.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Which lines, such as `info` or `rapport=debug`.
+    pub filter: String,
+    /// How they look.
+    pub format: LogFormat,
+}
+
+/// Every bad setting, a line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+/// Reads one variable of the environment; empty counts as absent.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A variable of the process's own environment.
+pub fn process_environment(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+struct Reader<'a> {
+    environment: Environment<'a>,
+    faults: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The setting in `flag` or in a variable, parsed, or the default. `expected` completes "must be …".
+    fn read<T>(
+        &mut self,
+        variable: &str,
+        flag: Option<String>,
+        default: T,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> T {
+        let Some(text) = flag.or_else(|| (self.environment)(variable)) else { return default };
+        parse(&text).unwrap_or_else(|| {
+            self.faults.push(format!("{variable} must be {expected}"));
+            default
+        })
+    }
+
+    fn number(&mut self, variable: &str, default: u32, from: u32, to: u32) -> u32 {
+        let within = |text: &str| text.parse().ok().filter(|number| (from..=to).contains(number));
+        self.read(variable, None, default, &format!("a whole number from {from} to {to}"), within)
+    }
+
+    fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.faults.is_empty() { Ok(value) } else { Err(ConfigError(self.faults)) }
+    }
+}
+
+impl Config {
+    /// The settings in force, or every bad one.
+    pub fn read(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader { environment, faults: Vec::new() };
+        let default = SocketAddr::from(([127, 0, 0, 1], 50051));
+        let listen =
+            reader.read("RAPPORT_LISTEN", flags.listen, default, "an address such as 127.0.0.1:50051", |text| {
+                text.parse().ok()
+            });
+        let flag = flags.insecure.then(|| "true".to_owned());
+        let insecure = reader.read("RAPPORT_INSECURE", flag, false, "true or false", |text| text.parse().ok());
+        if !insecure && !listen.ip().is_loopback() {
+            reader.faults.push(
+                "RAPPORT_LISTEN must be a loopback address, because callers are not authenticated; \
+                 --insecure or RAPPORT_INSECURE=true allows any other"
+                    .to_owned(),
+            );
+        }
+        let max_connections = reader.number("RAPPORT_MAX_CONNECTIONS", 10, 2, 1000);
+        let future_seconds = reader.number("RAPPORT_FUTURE_LIMIT_SECONDS", 300, 0, 86_400);
+        let drain_seconds = reader.number("RAPPORT_DRAIN_LIMIT_SECONDS", 20, 0, 3600);
+        let database = database(flags.data_dir, flags.postgres_bin, &mut reader);
+        let config = database.map(|database| Self {
+            listen,
+            database,
+            max_connections,
+            future_limit: Duration::from_secs(future_seconds.into()),
+            drain_limit: Duration::from_secs(drain_seconds.into()),
+        });
+        reader.finish(())?;
+        config.ok_or_else(|| ConfigError(Vec::new()))
+    }
+}
+
+fn database(data_dir: Option<PathBuf>, postgres_bin: Option<PathBuf>, reader: &mut Reader<'_>) -> Option<Database> {
+    let environment = reader.environment;
+    let path = |variable: &str| environment(variable).map(PathBuf::from);
+    if data_dir.is_none()
+        && let Some(url) = environment("DATABASE_URL")
+    {
+        return Some(Database::Url(url));
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let default = || default_data_dir(is_root, path("XDG_DATA_HOME"), path("HOME"));
+    let data_dir = data_dir.or_else(|| path("RAPPORT_DATA_DIR")).map_or_else(default, Ok);
+    let system_binaries = reader.read("RAPPORT_SYSTEM_POSTGRES", None, true, "true or false", |text| text.parse().ok());
+    match data_dir {
+        Ok(data_dir) => Some(Database::Embedded(EmbeddedOptions {
+            postgres_bin: postgres_bin.or_else(|| path("RAPPORT_POSTGRES_BIN")),
+            system_binaries,
+            ..EmbeddedOptions::new(data_dir)
+        })),
+        Err(error) => {
+            reader.faults.push(error.to_string());
+            None
+        }
+    }
+}
+
+impl LogConfig {
+    /// How to log, or every bad setting.
+    pub fn read(environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader { environment, faults: Vec::new() };
+        let filter = reader.read("RAPPORT_LOG", None, "info".to_owned(), "a log filter", |text| Some(text.to_owned()));
+        let format = reader.read("RAPPORT_LOG_FORMAT", None, LogFormat::Pretty, "pretty or json", |text| match text {
+            "pretty" => Some(LogFormat::Pretty),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        });
+        reader.finish(Self { filter, format })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_every_bad_setting_at_once() {
+        let environment = |name: &str| match name {
+            "RAPPORT_LISTEN" => Some("nowhere".to_owned()),
+            "RAPPORT_MAX_CONNECTIONS" => Some("1".to_owned()),
+            "RAPPORT_INSECURE" => Some("perhaps".to_owned()),
+            "DATABASE_URL" => Some("postgresql://localhost/rapport".to_owned()),
+            _ => None,
+        };
+        let ConfigError(faults) = Config::read(Flags::default(), &environment).unwrap_err();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+    }
+
+    #[test]
+    fn listens_beyond_loopback_only_when_told_that_it_is_insecure() {
+        let environment = |name: &str| (name == "DATABASE_URL").then(|| "postgresql://localhost/rapport".to_owned());
+        let flags = |insecure| Flags { listen: Some("0.0.0.0:1".to_owned()), insecure, ..Flags::default() };
+        assert!(Config::read(flags(false), &environment).is_err());
+        assert_eq!(Config::read(flags(true), &environment).unwrap().listen.port(), 1);
+    }
+
+    #[test]
+    fn a_password_stays_out_of_debug_output() {
+        let environment = |name: &str| (name == "DATABASE_URL").then(|| "postgresql://a:secret@localhost/r".to_owned());
+        let config = Config::read(Flags::default(), &environment).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}
