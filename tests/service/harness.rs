@@ -1,0 +1,234 @@
+//! What the tests share: one private PostgreSQL, one server in this process, a tenant of its own for every test, and a few
+//! words to build requests with. Servers and databases of their own are for tests that stop, cut or damage them.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        LazyLock, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prost_types::Timestamp;
+use rapport::{
+    app::App,
+    config::{Config, Database},
+    domain::Kind,
+    embedded::{EmbeddedOptions, EmbeddedPostgres},
+    rpc::{TENANT_KEY, pb},
+    scoring::REASONED,
+    service::Clock,
+    store::Store,
+};
+use sqlx::{Connection as _, PgConnection};
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+/// Outlives every test, as what is shared among tests must.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+static SHARED: OnceLock<Shared> = OnceLock::new();
+
+struct Shared {
+    postgres: EmbeddedPostgres,
+    server: SocketAddr,
+}
+
+/// The folder of the private PostgreSQL, the same in every run of these tests and in no others.
+fn folder() -> PathBuf {
+    let project = env!("CARGO_MANIFEST_DIR").bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
+    let user = rustix::process::geteuid().as_raw();
+    std::env::temp_dir().join(format!("rapport-tests-{user}-{project:x}"))
+}
+
+fn shared() -> &'static Shared {
+    SHARED.get_or_init(|| {
+        // A thread of its own, because tests run within runtimes of theirs.
+        std::thread::spawn(|| {
+            RUNTIME.block_on(async {
+                let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "200")];
+                let options = EmbeddedOptions {
+                    postgres_bin: std::env::var_os("RAPPORT_TEST_POSTGRES_BIN").map(Into::into),
+                    extra_settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+                    ..EmbeddedOptions::new(folder())
+                };
+                let postgres = EmbeddedPostgres::start(options).await.unwrap();
+                let app = start(config(new_database(&postgres, true).await), Clock::system()).await;
+                Shared { postgres, server: app.address() }
+            })
+        })
+        .join()
+        .unwrap()
+    })
+}
+
+/// A database of its own: with the schema, or empty.
+pub async fn database(migrated: bool) -> String {
+    new_database(&shared().postgres, migrated).await
+}
+
+async fn new_database(postgres: &EmbeddedPostgres, migrated: bool) -> String {
+    let name = format!("test_{}", unique());
+    let url = postgres.database_url();
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let url = url.replacen("/rapport?", &format!("/{name}?"), 1);
+    if migrated {
+        Store::new(&url, 2, &REASONED).unwrap().migrate().await.unwrap();
+    }
+    url
+}
+
+/// A word that no other test uses, in this run or in earlier ones.
+pub fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    format!("{now:x}_{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The settings of a server on a database, on any free port.
+pub fn config(database_url: String) -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        database: Database::Url(database_url),
+        max_connections: 8,
+        future_limit: Duration::from_secs(300),
+        drain_limit: Duration::from_secs(5),
+    }
+}
+
+/// A server that is ready.
+pub async fn start(config: Config, clock: Clock) -> App {
+    let app = App::start(config, clock).await.unwrap();
+    ready(app.address()).await;
+    app
+}
+
+/// Waits until the server there is ready.
+pub async fn ready(address: SocketAddr) {
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+    let mut health = HealthClient::new(channel(address));
+    eventually("the server is ready", async || {
+        let request = HealthCheckRequest { service: "readiness".to_owned() };
+        health.check(request).await.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+    })
+    .await;
+}
+
+/// Waits up to half a minute until something holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+pub fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+/// Names the tenant in every call.
+#[derive(Clone)]
+pub struct AsTenant(String);
+
+impl Interceptor for AsTenant {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(TENANT_KEY, self.0.parse().unwrap());
+        Ok(request)
+    }
+}
+
+pub type Client = pb::relationship_service_client::RelationshipServiceClient<InterceptedService<Channel, AsTenant>>;
+
+/// A client of the shared server, in a tenant of its own.
+pub fn client() -> Client {
+    client_of(shared().server, &unique())
+}
+
+/// The address of the shared server.
+pub fn address() -> SocketAddr {
+    shared().server
+}
+
+/// A client of a server, in that tenant.
+pub fn client_of(address: SocketAddr, tenant: &str) -> Client {
+    Client::new(InterceptedService::new(channel(address), AsTenant(tenant.to_owned())))
+        .max_decoding_message_size(64 << 20)
+}
+
+/// 2026-01-01, and whole days after it.
+pub fn day(days: i64) -> Timestamp {
+    Timestamp { seconds: 1_767_225_600 + days * 86_400, nanos: 0 }
+}
+
+/// A time that many seconds after another.
+pub fn after(time: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp { seconds: time.seconds + seconds, ..time }
+}
+
+/// An interaction with an id of its own.
+pub fn act(kind: Kind, actor: &str, recipient: &str, time: Timestamp) -> pb::Interaction {
+    pb::Interaction {
+        interaction_id: unique(),
+        actor: actor.to_owned(),
+        recipients: vec![recipient.to_owned()],
+        interaction_time: Some(time),
+        kind: kind.number().into(),
+        ..pb::Interaction::default()
+    }
+}
+
+/// Records an interaction that is expected to be sound.
+pub async fn record(client: &mut Client, interaction: pb::Interaction) -> pb::RecordInteractionResponse {
+    try_record(client, interaction).await.unwrap()
+}
+
+pub async fn try_record(
+    client: &mut Client,
+    interaction: pb::Interaction,
+) -> Result<pb::RecordInteractionResponse, Status> {
+    let request = pb::RecordInteractionRequest { interaction: Some(interaction), validate_only: false };
+    client.record_interaction(request).await.map(tonic::Response::into_inner)
+}
+
+/// A person's ranking as of a time.
+pub async fn rank(client: &mut Client, person: &str, as_of: Timestamp) -> Vec<pb::Connection> {
+    let request = pb::RankConnectionsRequest {
+        person: person.to_owned(),
+        as_of_time: Some(as_of),
+        page_size: 1000,
+        ..pb::RankConnectionsRequest::default()
+    };
+    client.rank_connections(request).await.unwrap().into_inner().connections
+}
+
+/// One connection as of a time.
+pub async fn connection(client: &mut Client, person: &str, peer: &str, as_of: Timestamp) -> pb::Connection {
+    let request =
+        pb::GetConnectionRequest { person: person.to_owned(), peer: peer.to_owned(), as_of_time: Some(as_of) };
+    client.get_connection(request).await.unwrap().into_inner().connection.unwrap()
+}
+
+/// The reason in an error's `ErrorInfo`.
+pub fn reason(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("every error has an ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "rapport");
+    info.reason.clone()
+}
+
+/// The fields that an error complains about, with what it says of each.
+pub fn violations(status: &Status) -> HashMap<String, String> {
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
+}
