@@ -1,0 +1,119 @@
+//! The arrow `cli, app → rpc → service → store → scoring → domain`, and who may touch what, kept by reading the sources.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// All sources below a folder or file of `src`, by path, without comments and without the tests at their end.
+fn sources(place: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(place), &mut found);
+    assert!(!found.is_empty(), "src/{place} is gone; this test has to follow it");
+    found
+}
+
+fn collect(path: &Path, found: &mut Vec<(PathBuf, String)>) {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), found));
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        found.push((path.to_owned(), code.join("\n")));
+    }
+}
+
+/// Fails for every source of `place` that mentions one of `words`.
+fn nowhere(place: &str, words: &[&str]) {
+    for (path, code) in sources(place) {
+        for word in words {
+            assert!(!code.contains(word), "{} must not mention {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn rooms_know_only_the_rooms_below_them() {
+    let rooms = ["domain", "scoring", "store", "service", "rpc", "app", "cli"];
+    for (height, room) in rooms.iter().enumerate() {
+        let place = if *room == "app" { "app.rs" } else { room };
+        // The wiring knows the rooms below it, and commands know the wiring.
+        let above: Vec<String> = rooms[height + 1..].iter().map(|above| format!("crate::{above}")).collect();
+        nowhere(place, &above.iter().map(String::as_str).collect::<Vec<_>>());
+        for grouped in &rooms[height + 1..] {
+            for (path, code) in sources(place) {
+                let imports = code.split("use crate::{").skip(1).filter_map(|rest| rest.split("};").next());
+                let names =
+                    |import: &str| import.lines().any(|line| line.trim_start().starts_with(&format!("{grouped}::")));
+                assert!(!imports.into_iter().any(names), "{} must not import {grouped}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_core_neither_waits_nor_talks() {
+    for place in ["domain", "scoring"] {
+        nowhere(place, &["async ", ".await", "tokio", "sqlx", "tonic", "prost", "std::fs", "std::net", "std::env"]);
+    }
+}
+
+#[test]
+fn sql_lives_in_the_store() {
+    for place in ["domain", "scoring", "service", "rpc", "cli", "app.rs", "config.rs", "embedded", "telemetry"] {
+        nowhere(place, &["sqlx::", "SELECT ", "INSERT INTO", "DELETE FROM"]);
+    }
+    nowhere("store", &["now()", "CURRENT_TIMESTAMP", "tonic", "prost", "pb::"]);
+}
+
+#[test]
+fn the_wire_lives_in_rpc_and_in_the_commands_that_are_clients() {
+    for place in ["domain", "scoring", "store", "service", "config.rs", "embedded", "telemetry"] {
+        nowhere(place, &["pb::", "tonic", "prost"]);
+    }
+    for (path, code) in sources("rpc") {
+        if !path.ends_with("status.rs") {
+            assert!(
+                !code.contains("Code::")
+                    || path.ends_with("layers.rs") && !code.replace("Code::Ok", "").contains("Code::"),
+                "{} must not name status codes",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn one_reader_of_the_environment_and_one_of_the_clock() {
+    for place in ["domain", "scoring", "store", "service", "rpc", "cli", "app.rs", "embedded", "telemetry", "main.rs"] {
+        nowhere(place, &["env::var", "env::args"]);
+    }
+    for (path, code) in sources("") {
+        if !path.ends_with("service/clock.rs") {
+            assert!(!code.contains("SystemTime::now"), "{} must not read the clock", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_hold_one_thing() {
+    for place in ["src", "tests", "build.rs"] {
+        let mut found = Vec::new();
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join(place), &mut found);
+        for (path, _) in found {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= 420, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_lives_in_it() {
+    for (path, _) in sources("") {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} must open with what lives in it", path.display());
+    }
+}
