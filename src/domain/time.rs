@@ -75,11 +75,12 @@ impl Day {
         f64::from(self.0.saturating_sub(earlier.0).max(0))
     }
 
-    /// Days, with their fraction, from the end of this day to `time`; 0 when the day has not ended by then. What happens
-    /// on a day begins to fade when the day is over.
+    /// Days, with their fraction, from the beginning of this day to `time`; 0 when the day has not begun by then. What
+    /// happens on a day fades from its beginning, so that its age at any time differs from that of another day by whole
+    /// days, whatever else happens in between.
     pub fn age_at(self, time: Timestamp) -> f64 {
-        let (_, end) = self.bounds();
-        micros_to_days(time.0.saturating_sub(end.0).max(0))
+        let (start, _) = self.bounds();
+        micros_to_days(time.0.saturating_sub(start.0).max(0))
     }
 }
 
@@ -113,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn a_day_begins_to_age_when_it_is_over() {
+    fn a_day_ages_from_its_beginning() {
         let day = Timestamp::from_seconds(86_400 * 10 + 5, 0).unwrap().day();
         assert_eq!(day.number(), 10);
         assert!(day.age_at(Timestamp::from_seconds(86_400 * 10, 0).unwrap()).abs() < f64::EPSILON);
-        assert!((day.age_at(Timestamp::from_seconds(86_400 * 11 + 43_200, 0).unwrap()) - 0.5).abs() < 1e-12);
+        assert!((day.age_at(Timestamp::from_seconds(86_400 * 11 + 43_200, 0).unwrap()) - 1.5).abs() < 1e-12);
     }
 }

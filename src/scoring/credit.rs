@@ -55,6 +55,8 @@ pub struct DayCell {
     pub active: f64,
     /// How much a day of help it was, 0 to 1: the best of its acts.
     pub helped: f64,
+    /// How much a day of ideas and thanks it was, 0 to 1: the best of its acts.
+    pub shared: f64,
     /// Minutes of presence, uncapped.
     pub presence_minutes: f64,
     /// Minutes that went into ideas and thanks.
@@ -73,7 +75,20 @@ pub(super) struct DayEvidence {
     pub help: f64,
 }
 
+/// How many numbers [`DayCell`] holds.
+pub const CELL_LEN: usize = 6;
+
 impl DayCell {
+    /// All numbers in a fixed order, for storage.
+    pub fn to_array(&self) -> [f64; CELL_LEN] {
+        [self.active, self.helped, self.shared, self.presence_minutes, self.idea_minutes, self.help_minutes]
+    }
+
+    /// The numbers from that order.
+    pub fn from_array([active, helped, shared, presence_minutes, idea_minutes, help_minutes]: [f64; CELL_LEN]) -> Self {
+        Self { active, helped, shared, presence_minutes, idea_minutes, help_minutes }
+    }
+
     /// Takes in one more act of the day.
     pub fn gather(&mut self, act: &Act, policy: &Policy) {
         let share = act.share(policy);
@@ -82,6 +97,7 @@ impl DayCell {
             self.helped = self.helped.max(share);
             self.help_minutes += act.minutes(policy);
         } else if act.kind.group() == KindGroup::Ideas {
+            self.shared = self.shared.max(share);
             self.idea_minutes += act.minutes(policy);
         } else if act.kind.group() == KindGroup::Presence {
             self.presence_minutes += act.minutes(policy);
@@ -89,13 +105,17 @@ impl DayCell {
     }
 
     pub(super) fn evidence(&self, policy: &Policy) -> DayEvidence {
-        let credit = |minutes: f64| (minutes / policy.effort_scale_minutes).ln_1p();
+        // A day that counts in part holds only as much: `w·ln(1 + m / (w·s))` is `1/n` of the whole for `1/n` of both,
+        // so that a broadcast earns in total what one recipient would, and grows with `w` as with `m`.
+        let credit = |worth: f64, minutes: f64| {
+            if worth > 0.0 { worth * (minutes / (worth * policy.effort_scale_minutes)).ln_1p() } else { 0.0 }
+        };
         DayEvidence {
             active: self.active,
             helped: self.helped,
-            presence: credit(self.presence_minutes.min(policy.presence_cap_minutes)),
-            ideas: credit(self.idea_minutes),
-            help: credit(self.help_minutes),
+            presence: credit(self.active, self.presence_minutes.min(self.active * policy.presence_cap_minutes)),
+            ideas: credit(self.shared, self.idea_minutes),
+            help: credit(self.helped, self.help_minutes),
         }
     }
 }

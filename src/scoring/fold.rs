@@ -87,12 +87,8 @@ fn all_agree(one: impl IntoIterator<Item = f64>, other: impl IntoIterator<Item =
 impl Tie {
     /// Whether two ties are the same but for rounding.
     pub fn agrees_with(&self, other: &Self) -> bool {
-        let today = |tie: &Self| {
-            let cell = tie.today;
-            [cell.active, cell.helped, cell.presence_minutes, cell.idea_minutes, cell.help_minutes]
-        };
         (self.first_time, self.last_time, self.counts) == (other.first_time, other.last_time, other.counts)
-            && all_agree(today(self), today(other))
+            && all_agree(self.today.to_array(), other.today.to_array())
             && all_agree(self.evidence.to_array(), other.evidence.to_array())
     }
 }

@@ -6,9 +6,9 @@
 //! # The model
 //!
 //! **Days.** Everything that one person does toward another on one UTC day is gathered in a [`DayCell`] first. Minutes of
-//! effort are divided by the size of the group an act reached, presence is capped for the day, and each sum `m` of minutes
-//! earns the credit `ln(1 + m / s)`: concave, so splitting an act earns nothing. A day counts as active, and as a day of
-//! help, in proportion to its best act.
+//! effort are divided by the size of the group an act reached, and presence is capped for the day. A day counts as active,
+//! as a day of help and as one of ideas to the degree `w` of its best act, at most 1, and each sum `m` of minutes earns the
+//! credit `w · ln(1 + m / (w · s))`: concave, so splitting an act earns nothing, and in total no more for many than for one.
 //!
 //! **Ties.** A [`Tie`] keeps the sum of its days' evidence `Σ f(d) · 2^(−age(d) / H)` for each clock, with half-lives `H` of
 //! 3, 30 and 365 days. Such sums can be brought forward and added to in any order (*forward decay*: Cormode, Shkapenyuk,
@@ -48,7 +48,7 @@ mod tie;
 mod willingness;
 
 pub use commitment::{Commitment, CommitmentKey, Effect, Outcome};
-pub use credit::{Act, DayCell};
+pub use credit::{Act, CELL_LEN, DayCell};
 pub use explain::{Factor, Part, Source, Weighed, explain, heaviest};
 pub use fold::{PairFold, agree, fold_pair, fold_rhythm, fold_tie};
 pub use policy::{CLOCKS, KindPolicy, Policy, REASONED, Weights};

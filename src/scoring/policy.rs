@@ -101,7 +101,7 @@ pub static REASONED: Policy = Policy {
     outcome_half_life: 365.0,
     harm_half_life: 730.0,
     kinds: [
-        KindPolicy { default_minutes: 0.1, day_weight: 0.1 },  // REACTION
+        KindPolicy { default_minutes: 0.1, day_weight: 0.02 }, // REACTION
         KindPolicy { default_minutes: 2.0, day_weight: 0.5 },  // MESSAGE
         KindPolicy { default_minutes: 30.0, day_weight: 1.0 }, // MEETING
         KindPolicy { default_minutes: 10.0, day_weight: 1.0 }, // IDEA

@@ -102,18 +102,18 @@ impl Evidence {
         }
     }
 
+    /// What speaks against somebody is not divided by its audience: it is no smaller for each because others had it too.
     fn add_outcome(&mut self, act: &Act, age: f64, policy: &Policy) {
-        let weight = act.share(policy) * decay(age, policy.outcome_half_life);
+        let weight = decay(age, policy.outcome_half_life);
         match act.kind {
-            Kind::PromiseKept => self.kept += weight,
+            Kind::PromiseKept => self.kept += weight * act.share(policy),
+            Kind::AskGranted => self.granted += weight * act.share(policy),
             Kind::PromiseBroken => self.broken += weight,
-            Kind::AskGranted => self.granted += weight,
             Kind::AskDeclined => self.declined += weight,
             _ => {}
         }
     }
 
-    /// Harm is not divided by its audience: it is no smaller for each because others were harmed too.
     fn add_harm(&mut self, kind: Kind, age: f64, policy: &Policy) {
         let weight = decay(age, policy.harm_half_life);
         match kind {

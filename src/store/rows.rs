@@ -89,23 +89,17 @@ pub(super) struct TieRow {
     pub evidence: Vec<f64>,
 }
 
-/// `today` of a tie in the order of its column.
-pub(super) fn cell_to_array(cell: &DayCell) -> [f64; 5] {
-    [cell.active, cell.helped, cell.presence_minutes, cell.idea_minutes, cell.help_minutes]
-}
-
 impl TryFrom<TieRow> for (TieKey, Tie) {
     type Error = StoreError;
 
     fn try_from(row: TieRow) -> Result<Self, StoreError> {
         let wrong = |_| StoreError::Inconsistent { table: "tie", what: "an array of the wrong length" };
         let key = TieKey::from_row("tie", [&row.tenant, &row.actor, &row.recipient])?;
-        let [active, helped, presence_minutes, idea_minutes, help_minutes] = row.today[..].try_into().map_err(wrong)?;
         let tie = Tie {
             first_time: from_sql("tie", row.first_time)?,
             last_time: from_sql("tie", row.last_time)?,
             counts: row.counts[..].try_into().map_err(wrong)?,
-            today: DayCell { active, helped, presence_minutes, idea_minutes, help_minutes },
+            today: DayCell::from_array(row.today[..].try_into().map_err(wrong)?),
             evidence: Evidence::from_array(row.evidence[..].try_into().map_err(wrong)?),
         };
         Ok((key, tie))

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     StoreError,
-    rows::{KeyColumns, TieKey, TieRow, cell_to_array, to_sql},
+    rows::{KeyColumns, TieKey, TieRow, to_sql},
 };
 
 /// All ties of a person, either way.
@@ -92,7 +92,7 @@ impl<'a> FromIterator<&'a Tie> for StateColumns {
             columns.first_times.push(to_sql(tie.first_time));
             columns.last_times.push(to_sql(tie.last_time));
             columns.counts.extend(tie.counts);
-            columns.todays.extend(cell_to_array(&tie.today));
+            columns.todays.extend(tie.today.to_array());
             columns.evidence.extend(tie.evidence.to_array());
         }
         columns
@@ -108,7 +108,7 @@ pub(super) async fn insert(connection: &mut PgConnection, ties: &BTreeMap<TieKey
     let inserted = sqlx::query!(
         "INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
          SELECT tenant, actor, recipient, first_time, last_time, ($6::integer[])[place * 17 - 16 : place * 17],
-             ($7::double precision[])[place * 5 - 4 : place * 5], ($8::double precision[])[place * 21 - 20 : place * 21]
+             ($7::double precision[])[place * 6 - 5 : place * 6], ($8::double precision[])[place * 21 - 20 : place * 21]
          FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
              WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
          ON CONFLICT (tenant, actor, recipient) DO NOTHING",
@@ -135,7 +135,7 @@ pub(super) async fn update(connection: &mut PgConnection, ties: &BTreeMap<TieKey
     let updated = sqlx::query!(
         "UPDATE tie SET first_time = new.first_time, last_time = new.last_time,
              counts = ($6::integer[])[place * 17 - 16 : place * 17],
-             today = ($7::double precision[])[place * 5 - 4 : place * 5],
+             today = ($7::double precision[])[place * 6 - 5 : place * 6],
              evidence = ($8::double precision[])[place * 21 - 20 : place * 21]
          FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
              WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)

@@ -39,7 +39,7 @@ CREATE TABLE tie (
     first_time timestamptz NOT NULL,
     last_time  timestamptz NOT NULL,
     counts     integer[] NOT NULL CHECK (cardinality(counts) = 17),
-    today      double precision[] NOT NULL CHECK (cardinality(today) = 5),
+    today      double precision[] NOT NULL CHECK (cardinality(today) = 6),
     evidence   double precision[] NOT NULL CHECK (cardinality(evidence) = 21),
     CONSTRAINT tie_key PRIMARY KEY (tenant, actor, recipient)
 ) WITH (fillfactor = 80);
