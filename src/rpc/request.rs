@@ -54,7 +54,13 @@ fn optional_time(field: &str, given: Option<prost_types::Timestamp>, faults: &mu
 }
 
 fn duration(field: &str, given: prost_types::Duration, faults: &mut Faults) -> Option<Duration> {
-    faults.take(field, Duration::try_from(given).map_err(|_| "must lie between 0 and 30 days"))
+    // Converted by hand: the conversion of `prost_types` overflows on the least of all durations.
+    let parts = (u64::try_from(given.seconds), u32::try_from(given.nanos));
+    let sound = match parts {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
+        _ => Err("must lie between 0 and 30 days"),
+    };
+    faults.take(field, sound)
 }
 
 /// What a ranking is asked for, its page token aside.
