@@ -6,6 +6,8 @@ use super::{Channel, Faults, Goal, InteractionId, Kind, PersonId, Timestamp, Top
 
 /// The most recipients of one interaction.
 pub const MAX_RECIPIENTS: usize = 100;
+/// How many faulty recipients are named one by one; errors of more would be larger than many clients take.
+const MAX_NAMED_RECIPIENTS: usize = 16;
 /// The most topics of one interaction.
 pub const MAX_TOPICS: usize = 16;
 /// The longest effort, in days.
@@ -152,6 +154,7 @@ fn parse_recipients(draft: &Draft, field: &str, faults: &mut Faults) -> Vec<Pers
         return Vec::new();
     }
     let mut recipients = Vec::with_capacity(draft.recipients.len());
+    let faults_before = faults.list().len();
     for (index, recipient) in draft.recipients.iter().enumerate() {
         let field = format!("{field}[{index}]");
         if !recipient.is_empty() && *recipient == draft.actor {
@@ -160,6 +163,9 @@ fn parse_recipients(draft: &Draft, field: &str, faults: &mut Faults) -> Vec<Pers
             faults.add(field, "must not be named twice");
         } else {
             recipients.extend(faults.take(&field, PersonId::parse(recipient)));
+        }
+        if faults.list().len() - faults_before == MAX_NAMED_RECIPIENTS {
+            break;
         }
     }
     recipients.sort_unstable();

@@ -13,6 +13,8 @@ use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 
 /// The domain of every error reason.
 const DOMAIN: &str = "rapport";
+/// How many faults a message spells out.
+const MAX_SENTENCES: usize = 4;
 /// When to try again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -54,11 +56,20 @@ fn log(error: &ServiceError) {
 pub(super) fn of_faults(faults: &Faults) -> Status {
     let violations: Vec<FieldViolation> =
         faults.list().iter().map(|fault| FieldViolation::new(&fault.field, &fault.description)).collect();
-    let sentences: Vec<String> =
-        faults.list().iter().map(|fault| format!("{} {}", fault.field, fault.description)).collect();
     let mut details = details(ErrorReason::FieldsInvalid);
     details.set_bad_request(violations);
-    Status::with_error_details(Code::InvalidArgument, sentences.join("; "), details)
+    Status::with_error_details(Code::InvalidArgument, sentence(faults), details)
+}
+
+/// The first faults as a sentence. All of them are in the details; errors travel as headers, which clients limit to 8 KiB.
+fn sentence(faults: &Faults) -> String {
+    let (first, rest) = faults.list().split_at(faults.list().len().min(MAX_SENTENCES));
+    let mut sentences: Vec<String> =
+        first.iter().map(|fault| format!("{} {}", fault.field, fault.description)).collect();
+    if !rest.is_empty() {
+        sentences.push(format!("and {} more", rest.len()));
+    }
+    sentences.join("; ")
 }
 
 fn details(reason: ErrorReason) -> ErrorDetails {
