@@ -90,7 +90,7 @@ pub(super) fn to_message(status: &Status) -> tonic_types::Status {
 /// words for callers.
 pub(super) fn of_transport(status: &Status) -> Status {
     let (code, message) = match status.code() {
-        Code::Unimplemented => (Code::Unimplemented, "there is no such method".to_owned()),
+        Code::Unimplemented => (Code::Unimplemented, "there is no such method or compression".to_owned()),
         Code::OutOfRange => (Code::ResourceExhausted, format!("a message is larger than {MAX_MESSAGE_BYTES} bytes")),
         Code::Internal => (Code::InvalidArgument, "the bytes received are no message of this method".to_owned()),
         code => (code, status.message().to_owned()),
