@@ -78,12 +78,19 @@ impl App {
             store.migrate().await?;
         }
         let (writer, written) = Writer::start(store.clone());
-        let service = Service::new(store.clone(), writer, clock, config.future_limit);
+        let service = Service::new(store.clone(), writer.clone(), clock, config.future_limit);
         let (sealer, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
         let rpc = Rpc::new(service, Arc::clone(&sealer), stop.clone()).await;
         let readiness = tokio::spawn(watch(store.clone(), sealer, rpc.health.clone()));
-        let running =
-            Running { stop: stop.clone(), drain_limit: config.drain_limit, readiness, written, store, postgres };
+        let running = Running {
+            stop: stop.clone(),
+            drain_limit: config.drain_limit,
+            readiness,
+            writer,
+            written,
+            store,
+            postgres,
+        };
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Ok(Self { address, stop, ended: tokio::spawn(running.run(rpc, incoming)) })
     }
@@ -109,6 +116,7 @@ struct Running {
     stop: CancellationToken,
     drain_limit: Duration,
     readiness: JoinHandle<()>,
+    writer: Writer,
     written: JoinHandle<()>,
     store: Store,
     postgres: Option<EmbeddedPostgres>,
@@ -130,7 +138,8 @@ impl Running {
             tracing::warn!(drain_limit_s = self.drain_limit.as_secs(), "calls are cut off that took too long to end");
             serving.abort();
         }
-        // The last way into the writer's queue is gone with the last call; what is queued is still written.
+        // Calls that were cut off can put nothing more into the queue; what is queued is still written.
+        self.writer.close();
         if timeout(FLUSH_LIMIT, self.written).await.is_err() {
             tracing::error!("not all that was queued could be written");
         }

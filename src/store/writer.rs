@@ -10,6 +10,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Outcome, Store, StoreError};
 
@@ -41,20 +42,28 @@ struct Pending {
     answer: oneshot::Sender<Result<Outcome, WriteError>>,
 }
 
-/// The way into the queue. Cloning is cheap; the writer stops when the last one is gone.
+/// The way into the queue. Cloning is cheap; the writer stops when it is closed, or when the last one is gone.
 #[derive(Clone, Debug)]
 pub struct Writer {
     queue: mpsc::Sender<Pending>,
+    closing: CancellationToken,
 }
 
 /// What will have become of an entry.
 pub type Answer = oneshot::Receiver<Result<Outcome, WriteError>>;
 
 impl Writer {
-    /// Starts the writing task. It ends when every writer is dropped and the queue is empty.
+    /// Starts the writing task. It ends when it is closed or every writer is dropped, and the queue is empty.
     pub fn start(store: Store) -> (Self, JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(QUEUE_LEN);
-        (Self { queue }, tokio::spawn(write_batches(store, entries)))
+        let closing = CancellationToken::new();
+        let writing = tokio::spawn(write_batches(store, entries, closing.clone()));
+        (Self { queue, closing }, writing)
+    }
+
+    /// Lets nothing more in. What is queued is still written.
+    pub fn close(&self) {
+        self.closing.cancel();
     }
 
     /// Queues an entry, or refuses it at once when the queue is full.
@@ -75,9 +84,20 @@ impl Writer {
     }
 }
 
-async fn write_batches(store: Store, mut queue: mpsc::Receiver<Pending>) {
+async fn write_batches(store: Store, mut queue: mpsc::Receiver<Pending>, closing: CancellationToken) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
-    while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
+    loop {
+        let taken = tokio::select! {
+            biased;
+            () = closing.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+            taken = queue.recv_many(&mut batch, MAX_BATCH) => taken,
+        };
+        if taken == 0 {
+            return;
+        }
         let (entries, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|pending| (pending.entry, pending.answer)).unzip();
         let outcomes = write(&store, &entries).await;
