@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::{
-    domain::{Faults, TenantId},
+    domain::{Faults, InteractionId, TenantId},
     service::{Accepted, Recorded, Service, ServiceError},
 };
 
@@ -15,7 +15,7 @@ use super::{pb, request, status};
 
 /// How many items of a stream may wait for their commit.
 const WINDOW: usize = 1024;
-/// How many items one acknowledgement covers at most.
+/// How many items one acknowledgement covers at most: as many rejections, 4 KiB each, stay below what clients take.
 const MAX_ACKNOWLEDGED: usize = 512;
 /// How many acknowledgements may wait for the caller.
 const ANSWERS: usize = 16;
@@ -75,7 +75,8 @@ async fn take_in(
         let mut faults = Faults::default();
         let draft = request::draft(request.interaction, &mut faults);
         let taken = service.accept(tenant.clone(), &draft, faults).await;
-        let interaction_id = draft.interaction_id.unwrap_or_default();
+        // An id that is too long is not carried along: a window of such would hold a gigabyte.
+        let interaction_id = draft.interaction_id.filter(|id| id.len() <= InteractionId::MAX_BYTES).unwrap_or_default();
         if items.send(Item { sequence: last, interaction_id, taken }).await.is_err() {
             return Ok(());
         }
