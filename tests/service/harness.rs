@@ -99,7 +99,7 @@ pub fn config(database_url: String) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         database: Database::Url(database_url),
         max_connections: 8,
-        future_limit: Duration::from_secs(300),
+        future_limit: Duration::from_mins(5),
         drain_limit: Duration::from_secs(5),
     }
 }

@@ -38,9 +38,9 @@ async fn the_same_id_with_other_content_is_refused() {
         |act| act.refers_to = "something".to_owned(),
     ];
     for change in changes {
-        let mut changed = help.clone();
-        change(&mut changed);
-        let status = try_record(&mut client, changed).await.unwrap_err();
+        let mut other = help.clone();
+        change(&mut other);
+        let status = try_record(&mut client, other).await.unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (Code::AlreadyExists, "INTERACTION_CONFLICT"));
     }
     assert_eq!(rank(&mut client, "ada", day(1)).await, before);
