@@ -16,5 +16,11 @@
     reason = "a test fails by panicking, and may look at the clock"
 )]
 
+mod errors;
 mod harness;
+mod limits;
+mod outages;
 mod recording;
+mod streaming;
+mod surface;
+mod wire;

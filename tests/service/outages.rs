@@ -1,0 +1,262 @@
+//! What callers are told when the server cannot do what it was asked to: overload, too much history, a database that is
+//! gone or damaged, the end of the server.
+
+use std::time::Duration;
+
+use rapport::{domain::Kind, rpc::pb, service::Clock};
+use sqlx::{Connection as _, PgConnection};
+use tonic::{Code, Status};
+
+use crate::{
+    harness::{
+        Client, act, after, client_of, config, connection, database, day, eventually, record, start, try_record,
+    },
+    wire::assert_refused,
+};
+
+/// What requests name, and errors must not.
+const GIVEN: [&str; 2] = ["zed-77", "rosa-99"];
+
+fn refused(status: &Status, code: Code, reason: &str) {
+    assert_refused(status, code, reason, &GIVEN);
+}
+
+fn help(seconds: i64) -> pb::Interaction {
+    act(Kind::Help, "zed-77", "rosa-99", after(day(0), seconds))
+}
+
+async fn try_rank(client: &mut Client) -> Result<pb::RankConnectionsResponse, Status> {
+    let request = pb::RankConnectionsRequest { person: "zed-77".to_owned(), ..pb::RankConnectionsRequest::default() };
+    client.rank_connections(request).await.map(tonic::Response::into_inner)
+}
+
+async fn try_connection(client: &mut Client, days: i64) -> Result<pb::GetConnectionResponse, Status> {
+    let request = pb::GetConnectionRequest {
+        person: "zed-77".to_owned(),
+        peer: "rosa-99".to_owned(),
+        as_of_time: Some(day(days)),
+    };
+    client.get_connection(request).await.map(tonic::Response::into_inner)
+}
+
+/// How a stream of one sound item ends.
+async fn try_stream(client: &mut Client) -> Status {
+    let item = pb::RecordInteractionsRequest { sequence: 1, interaction: Some(help(0)) };
+    let mut stream = client.record_interactions(tokio_stream::iter([item])).await.unwrap().into_inner();
+    stream.message().await.unwrap_err()
+}
+
+async fn execute(url: &str, statement: &'static str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_single_calls_while_streams_wait() {
+    const STREAMS: i64 = 5;
+    const ITEMS: i64 = 1000;
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE ledger").execute(&mut blocker).await.unwrap();
+    // A batch that waits for the lock, then more than the queue takes.
+    let first = tokio::spawn({
+        let mut client = client_of(app.address(), "one");
+        async move { record(&mut client, help(0)).await }
+    });
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|stream| {
+            let mut client = client_of(app.address(), "one");
+            tokio::spawn(async move {
+                let item = move |number| pb::RecordInteractionsRequest {
+                    sequence: number,
+                    interaction: Some(help(stream * ITEMS + number)),
+                };
+                let items = tokio_stream::iter((1..=ITEMS).map(item));
+                let mut answers = client.record_interactions(items).await.unwrap().into_inner();
+                let mut recorded = 0;
+                while let Some(answer) = answers.message().await.unwrap() {
+                    assert!(answer.rejections.is_empty() && answer.replayed_count == 0);
+                    recorded += answer.recorded_count;
+                }
+                recorded
+            })
+        })
+        .collect();
+    let mut client = client_of(app.address(), "one");
+    let mut taken = Vec::new();
+    let mut refusal = None;
+    eventually("the queue is full", async || {
+        // A call that is not refused waits in the queue.
+        let mut call = tokio::spawn({
+            let mut client = client.clone();
+            async move { try_record(&mut client, help(-1)).await }
+        });
+        match tokio::time::timeout(Duration::from_millis(50), &mut call).await {
+            Ok(answer) => refusal = answer.unwrap().err(),
+            Err(_) => taken.push(call),
+        }
+        refusal.is_some()
+    })
+    .await;
+    refused(&refusal.unwrap(), Code::ResourceExhausted, "OVERLOADED");
+    assert!(try_rank(&mut client).await.unwrap().connections.is_empty(), "a full queue does not hinder reading");
+    sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
+    assert!(!first.await.unwrap().replayed);
+    for stream in streams {
+        assert_eq!(stream.await.unwrap(), ITEMS);
+    }
+    let mut meant = STREAMS * ITEMS + 1;
+    for call in taken {
+        meant += i64::from(call.await.unwrap().is_ok());
+    }
+    let kept = connection(&mut client, "zed-77", "rosa-99", day(1)).await;
+    assert_eq!(kept.your_interaction_counts[0].count, meant, "what was accepted is recorded, and nothing else");
+}
+
+#[tokio::test]
+async fn reads_are_refused_when_no_database_connection_comes_free() {
+    let url = database(true).await;
+    let mut settings = config(url.clone());
+    settings.max_connections = 2;
+    let app = start(settings, Clock::system()).await;
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE tie").execute(&mut blocker).await.unwrap();
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = client_of(app.address(), "one");
+            tokio::spawn(async move { try_rank(&mut client).await })
+        })
+        .collect();
+    eventually("two calls are refused", async || calls.iter().filter(|call| call.is_finished()).count() == 2).await;
+    sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
+    let mut served = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(_) => served += 1,
+            Err(status) => refused(&status, Code::ResourceExhausted, "OVERLOADED"),
+        }
+    }
+    assert_eq!(served, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_past_with_too_much_history_is_refused_and_one_act_less_is_not() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    record(&mut client, act(Kind::Help, "rosa-99", "zed-77", day(0))).await;
+    record(&mut client, act(Kind::Help, "rosa-99", "zed-77", day(9))).await;
+    // With the first of the two, and without the second, one more than 200,000.
+    let acts =
+        "INSERT INTO ledger SELECT tenant, interaction_id || number, 0, actor, recipient, interaction_time, kind,
+            group_size, effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time
+        FROM ledger, generate_series(1, 200000) AS number WHERE interaction_time < '2026-01-02'";
+    execute(&url, acts).await;
+    let past = pb::RankConnectionsRequest {
+        person: "zed-77".to_owned(),
+        as_of_time: Some(day(5)),
+        ..pb::RankConnectionsRequest::default()
+    };
+    let mut other = client.clone();
+    let (shown, ranked) = tokio::join!(try_connection(&mut client, 5), other.rank_connections(past));
+    for status in [shown.unwrap_err(), ranked.unwrap_err()] {
+        refused(&status, Code::ResourceExhausted, "HISTORY_TOO_LARGE");
+    }
+    assert!(try_connection(&mut client, 10).await.is_ok(), "the present needs no history");
+    execute(&url, "DELETE FROM ledger WHERE interaction_id LIKE '%\\_%200000'").await;
+    let connection = try_connection(&mut client, 5).await.unwrap().connection.unwrap();
+    assert_eq!(connection.their_interaction_counts[0].count, 200_000);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_is_unavailable() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    record(&mut client, help(0)).await;
+    let (name, other) = {
+        let name = url.rsplit_once('/').unwrap().1.split('?').next().unwrap();
+        (name.to_owned(), url.replacen(&format!("/{name}?"), "/rapport?", 1))
+    };
+    let mut connection = PgConnection::connect(&other).await.unwrap();
+    let gone = format!("DROP DATABASE {name} WITH (FORCE)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(gone)).execute(&mut connection).await.unwrap();
+    // The first call on a connection that was cut, and the first on none.
+    for _ in 0..2 {
+        refused(&try_rank(&mut client).await.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+    }
+    refused(&try_connection(&mut client, 1).await.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+    refused(&try_stream(&mut client).await, Code::Unavailable, "DATABASE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_database_that_was_never_there_is_unavailable() {
+    let nowhere = "postgresql://nobody@localhost/nothing?host=/nonexistent/socket&sslmode=disable";
+    let app = rapport::app::App::start(config(nowhere.to_owned()), Clock::system()).await.unwrap();
+    let mut client = client_of(app.address(), "one");
+    refused(&try_rank(&mut client).await.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+    refused(&try_connection(&mut client, 1).await.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+    let request = pb::RecordInteractionRequest { interaction: Some(help(0)), validate_only: true };
+    let status = client.record_interaction(request).await.unwrap_err();
+    refused(&status, Code::Unavailable, "DATABASE_UNAVAILABLE");
+    refused(&try_record(&mut client, help(0)).await.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_connections_is_unavailable() {
+    // Bound for a moment, so that nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nowhere = format!("postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable");
+    let app = rapport::app::App::start(config(nowhere), Clock::system()).await.unwrap();
+    let mut client = client_of(app.address(), "one");
+    let mut other = client.clone();
+    let both = async { tokio::join!(try_connection(&mut client, 1), try_record(&mut other, help(0))) };
+    // A writer would wait for its connection again and again.
+    let (read, written) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("an answer in time");
+    refused(&read.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+    refused(&written.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_there_yet_is_unavailable() {
+    let app = rapport::app::App::start(config(database(false).await), Clock::system()).await.unwrap();
+    let mut client = client_of(app.address(), "one");
+    refused(&try_rank(&mut client).await.unwrap_err(), Code::Unavailable, "DATABASE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_an_internal_error_that_says_nothing() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    record(&mut client, help(0)).await;
+    execute(&url, "UPDATE ledger SET kind = 99").await;
+    refused(&try_connection(&mut client, 1).await.unwrap_err(), Code::Internal, "INTERNAL");
+    execute(&url, "UPDATE tie SET recipient = ' damaged '").await;
+    refused(&try_rank(&mut client).await.unwrap_err(), Code::Internal, "INTERNAL");
+    execute(&url, "ALTER TABLE rhythm RENAME TO elsewhere").await;
+    refused(&try_record(&mut client, help(1)).await.unwrap_err(), Code::Internal, "INTERNAL");
+    refused(&try_stream(&mut client).await, Code::Internal, "INTERNAL");
+    execute(&url, "ALTER TABLE elsewhere RENAME TO rhythm").await;
+    let another = act(Kind::Help, "yann-55", "vera-66", day(0));
+    assert!(!record(&mut client, another).await.replayed, "what was not damaged goes on");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_open_at_shutdown_acknowledges_what_it_took_and_is_told() {
+    let app = start(config(database(true).await), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    let (items, sent) = tokio::sync::mpsc::channel(1);
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let mut answers = client.record_interactions(sent).await.unwrap().into_inner();
+    items.send(pb::RecordInteractionsRequest { sequence: 7, interaction: Some(help(0)) }).await.unwrap();
+    let answer = answers.message().await.unwrap().unwrap();
+    assert_eq!((answer.sequence, answer.recorded_count), (7, 1));
+    app.stopper().cancel();
+    refused(&answers.message().await.unwrap_err(), Code::Unavailable, "SHUTTING_DOWN");
+    drop(items);
+    let ended = tokio::time::timeout(Duration::from_secs(3), app.ended()).await;
+    ended.expect("a stream does not delay the end").unwrap();
+}

@@ -1,0 +1,62 @@
+//! What callers find without knowing the contract: reflection in both of its versions, and health.
+
+use tokio_stream::StreamExt as _;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{
+    harness::{address, channel},
+    wire::assert_refused,
+};
+
+const SERVICES: [&str; 4] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "rapport.v1.RelationshipService",
+];
+
+macro_rules! listed {
+    ($version:ident) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let ask =
+            |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
+        let questions = [
+            ask(MessageRequest::ListServices(String::new())),
+            ask(MessageRequest::FileContainingSymbol("rapport.v1.Interaction".to_owned())),
+            ask(MessageRequest::FileContainingSymbol("google.rpc.BadRequest".to_owned())),
+        ];
+        let mut client = ServerReflectionClient::new(channel(address()));
+        let answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
+        let answers: Vec<_> = answers.map(|answer| answer.unwrap().message_response.unwrap()).collect::<Vec<_>>().await;
+        let [MessageResponse::ListServicesResponse(list), described @ ..] = &answers[..] else { panic!("{answers:?}") };
+        assert!(described.iter().all(|answer| matches!(answer, MessageResponse::FileDescriptorResponse(_))));
+        let mut names: Vec<String> = list.service.iter().map(|service| service.name.clone()).collect();
+        names.sort_unstable();
+        names
+    }};
+}
+
+#[tokio::test]
+async fn both_versions_of_reflection_describe_everything() {
+    // Each version lists itself.
+    let others = |own: &str| -> Vec<&str> {
+        SERVICES.into_iter().filter(|name| !name.contains("reflection") || name.contains(own)).collect()
+    };
+    assert_eq!(listed!(v1), others(".v1."));
+    assert_eq!(listed!(v1alpha), others(".v1alpha."));
+}
+
+#[tokio::test]
+async fn health_is_told_of_the_server_and_its_service() {
+    let mut health = HealthClient::new(channel(address()));
+    for service in ["", "liveness", "readiness", "rapport.v1.RelationshipService"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        assert_eq!(health.check(request).await.unwrap().get_ref().status(), ServingStatus::Serving, "{service}");
+    }
+    let status = health.check(HealthCheckRequest { service: "zed-77".to_owned() }).await.unwrap_err();
+    assert_refused(&status, Code::NotFound, "CALL_NOT_UNDERSTOOD", &["zed-77"]);
+}
