@@ -14,7 +14,12 @@ use crate::{
 use super::{Failure, Finished, print};
 
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+#[command(
+    after_help = "Environment: DATABASE_URL (the PostgreSQL to work on; it may hold a password, so there is no flag for \
+                  it; --data-dir comes before it; without either, the private PostgreSQL of `rapport serve` is worked on), \
+                  RAPPORT_POSTGRES_BIN and RAPPORT_SYSTEM_POSTGRES (as for serve)."
+)]
+pub(super) struct DatabaseArguments {
     /// Work on the private PostgreSQL of this folder, running or not, instead of the database in DATABASE_URL
     /// [env: RAPPORT_DATA_DIR]
     #[arg(long, value_name = "FOLDER")]
@@ -27,7 +32,7 @@ pub(super) struct Opened {
     postgres: Option<EmbeddedPostgres>,
 }
 
-impl Arguments {
+impl DatabaseArguments {
     /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running.
     pub(super) async fn open(self) -> Result<Opened, Failure> {
         let flags = Flags { data_dir: self.data_dir, ..Flags::default() };
@@ -57,7 +62,7 @@ impl Opened {
 }
 
 /// `rapport migrate`.
-pub(super) async fn migrate(arguments: Arguments) -> Result<Finished, Failure> {
+pub(super) async fn migrate(arguments: DatabaseArguments) -> Result<Finished, Failure> {
     let opened = arguments.open().await?;
     let migrated = opened.store.migrate().await;
     opened.close().await;

@@ -50,7 +50,7 @@ enum Command {
     /// Serve the gRPC API, with a private PostgreSQL unless DATABASE_URL names a database
     Serve(serve::Arguments),
     /// Bring the schema of the database in DATABASE_URL to the version of this program
-    Migrate(database::Arguments),
+    Migrate(database::DatabaseArguments),
     /// Record the interactions in a file through a running server
     Import(import::Arguments),
     /// Rank a person's connections by who can be counted on

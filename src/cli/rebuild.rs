@@ -14,7 +14,7 @@ const REPORT: Duration = Duration::from_secs(2);
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    database: database::Arguments,
+    database: database::DatabaseArguments,
     /// Only compare; put nothing right
     #[arg(long)]
     check: bool,
@@ -23,13 +23,16 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     let opened = arguments.database.open().await?;
     let mut reported = Instant::now();
-    let rebuilt = opened.store.rebuild(!arguments.check, |progress| {
+    let on_step = |progress: &Progress| {
         if reported.elapsed() >= REPORT {
             print::progress(format_args!("{} ties and {} rhythms so far", progress.ties, progress.rhythms));
             reported = Instant::now();
         }
-    });
-    let rebuilt = rebuilt.await;
+    };
+    let rebuilt = match opened.store.check_schema().await {
+        Ok(()) => opened.store.rebuild(!arguments.check, on_step).await,
+        Err(error) => Err(error),
+    };
     opened.close().await;
     Ok(report(&rebuilt?, arguments.check))
 }
@@ -41,7 +44,8 @@ fn report(progress: &Progress, check: bool) -> Finished {
         return Finished::Well;
     }
     for ((table, difference), count) in &progress.differences {
-        print::line(format_args!("{count} {table:?} row(s) {difference:?}"));
+        let (table, difference) = (format!("{table:?}").to_lowercase(), format!("{difference:?}").to_lowercase());
+        print::line(format_args!("{count} in table {table}: {difference}"));
     }
     print::line(if check { "Nothing was changed." } else { "All put right." });
     Finished::WithFindings
