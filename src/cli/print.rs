@@ -1,7 +1,9 @@
 //! What commands print: tables for people, JSON for machines, failures as one sentence.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this file is for")]
 
-use comfy_table::{Cell, CellAlignment, Table, presets::NOTHING};
+use std::ops::Range;
+
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::{Value, json};
 
 use crate::rpc::pb;
@@ -26,15 +28,19 @@ pub(super) fn json(value: &Value) {
     println!("{value:#}");
 }
 
-/// Prints rows below a heading; columns from `numbers_from` on are aligned to the right.
-pub(super) fn table(heading: &[&str], numbers_from: usize, rows: Vec<Vec<String>>) {
+/// Prints rows below a heading; the columns in `numbers` are aligned to the right. What may be long belongs into the last
+/// column: a narrow terminal then breaks nothing else.
+pub(super) fn table(heading: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_header(heading.iter().map(Cell::new));
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(numbers_from) {
-        column.set_cell_alignment(CellAlignment::Right);
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction(' ')));
+    table.set_header(heading.iter().map(Cell::new)).add_rows(rows);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 1));
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
-    println!("{table}");
+    println!("{}", table.trim_fmt());
 }
 
 /// A probability with its interval: `0.62 (0.34–0.84)`.

@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "WORD")]
     topic: Vec<String>,
     /// Only connections whose score (the lower bound that the order goes by) is at least this, 0 to 1
-    #[arg(long, value_name = "SCORE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SCORE", default_value_t = 0.0, value_parser = parse_score)]
     minimum_score: f64,
     /// How many connections to show
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
@@ -85,6 +85,11 @@ impl From<Status> for pb::ConnectionStatus {
     }
 }
 
+fn parse_score(text: &str) -> Result<f64, &'static str> {
+    let score = text.parse().ok().filter(|score| (0.0..=1.0).contains(score));
+    score.ok_or("must be a number from 0 to 1")
+}
+
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     let mut server = arguments.server.server()?;
     let request = server.request(pb::RankConnectionsRequest {
@@ -117,16 +122,16 @@ fn print_json(answer: &pb::RankConnectionsResponse) {
 fn print_table(answer: &pb::RankConnectionsResponse) {
     let row = |connection: &pb::Connection| {
         vec![
-            connection.peer.clone(),
             print::status(connection),
             print::willingness(connection.they_would_help),
             print::willingness(connection.you_would_help),
             print::willingness(connection.mutual),
             print::date(connection.last_interaction_time),
+            connection.peer.clone(),
         ]
     };
-    let heading = ["peer", "status", "they would help", "you would help", "mutual", "last"];
-    print::table(&heading, 2, answer.connections.iter().map(row).collect());
+    let heading = ["status", "they would help", "you would help", "mutual", "last", "peer"];
+    print::table(&heading, 1..4, answer.connections.iter().map(row).collect());
     if !answer.next_page_token.is_empty() {
         print::line("There are more; --limit shows up to 1000.");
     }

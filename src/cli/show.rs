@@ -66,10 +66,10 @@ fn print_reasons(title: &str, connection: &pb::Connection, direction: pb::Willin
         vec![
             print::short(reason.factor().as_str_name(), "REASON_FACTOR_"),
             if source == "UNSPECIFIED" { String::new() } else { source },
-            reason.interaction_ids.join(", "),
             format!("{:+.3}", reason.contribution),
+            reason.interaction_ids.join(", "),
         ]
     };
     let reasons = connection.reasons.iter().filter(|reason| reason.willingness() == direction);
-    print::table(&["because of", "by", "above all", "adds"], 3, reasons.map(row).collect());
+    print::table(&["because of", "by", "adds", "above all"], 2..3, reasons.map(row).collect());
 }
