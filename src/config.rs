@@ -84,18 +84,20 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The setting in `flag` or in a variable, parsed, or the default. `expected` completes "must be …".
+    /// The setting in a flag (its name and what it says) or in a variable, parsed, or the default. `expected` completes
+    /// "must be …".
     fn read<T>(
         &mut self,
         variable: &str,
-        flag: Option<String>,
+        flag: Option<(&str, String)>,
         default: T,
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> T {
-        let Some(text) = flag.or_else(|| (self.environment)(variable)) else { return default };
+        let given = flag.or_else(|| (self.environment)(variable).map(|text| (variable, text)));
+        let Some((name, text)) = given else { return default };
         parse(&text).unwrap_or_else(|| {
-            self.faults.push(format!("{variable} must be {expected}"));
+            self.faults.push(format!("{name} must be {expected}"));
             default
         })
     }
@@ -115,15 +117,18 @@ impl Config {
     pub fn read(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let mut reader = Reader { environment, faults: Vec::new() };
         let default = SocketAddr::from(([127, 0, 0, 1], 50051));
-        let listen =
-            reader.read("RAPPORT_LISTEN", flags.listen, default, "an address such as 127.0.0.1:50051", |text| {
-                text.parse().ok()
-            });
-        let flag = flags.insecure.then(|| "true".to_owned());
+        let listen = reader.read(
+            "RAPPORT_LISTEN",
+            flags.listen.map(|listen| ("--listen", listen)),
+            default,
+            "an address such as 127.0.0.1:50051",
+            |text| text.parse().ok(),
+        );
+        let flag = flags.insecure.then(|| ("--insecure", "true".to_owned()));
         let insecure = reader.read("RAPPORT_INSECURE", flag, false, "true or false", |text| text.parse().ok());
         if !insecure && !listen.ip().is_loopback() {
             reader.faults.push(
-                "RAPPORT_LISTEN must be a loopback address, because callers are not authenticated; \
+                "--listen or RAPPORT_LISTEN must be a loopback address, because callers are not authenticated; \
                  --insecure or RAPPORT_INSECURE=true allows any other"
                     .to_owned(),
             );
@@ -150,6 +155,9 @@ fn database(data_dir: Option<PathBuf>, postgres_bin: Option<PathBuf>, reader: &m
     if data_dir.is_none()
         && let Some(url) = environment("DATABASE_URL")
     {
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            reader.faults.push("DATABASE_URL must be an address such as postgresql://user@host/database".to_owned());
+        }
         return Some(Database::Url(url));
     }
     let is_root = rustix::process::geteuid().is_root();

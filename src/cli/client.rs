@@ -51,8 +51,10 @@ impl ServerArguments {
         let tenant = self.tenant.or_else(|| from_environment("RAPPORT_TENANT"));
         let tenant = tenant.unwrap_or_else(|| TenantId::unnamed().as_str().to_owned());
         TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|_| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
+        let endpoint =
+            Endpoint::from_shared(url.clone()).ok().filter(|endpoint| endpoint.uri().scheme_str() == Some("http"));
+        let endpoint =
+            endpoint.ok_or_else(|| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
         let channel = endpoint.connect_timeout(CONNECT_LIMIT).connect_lazy();
         Ok(Server { client: RelationshipServiceClient::new(channel), url, tenant: tenant.parse()? })
     }
@@ -91,8 +93,8 @@ pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
 fn seconds_and_micros(text: &str) -> Option<(i64, i32)> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
-    let all_digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits.then_some(())?;
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (all_digits(seconds) && all_digits(fraction)).then_some(())?;
     Some((seconds.parse().ok()?, digits.parse().ok()?))
 }
 
@@ -113,6 +115,12 @@ mod tests {
         assert_eq!(time("1520874886.5"), Ok(1_520_874_886_500_000));
         assert_eq!(time("2018-03-12T17:14:46Z"), Ok(1_520_874_886_000_000));
         assert_eq!(time("2018-03-12T18:14:46+01:00"), Ok(1_520_874_886_000_000));
-        assert!(time("yesterday").is_err() && time("-5").is_err() && time("1.").is_err() && time("").is_err());
+        assert!(
+            time("yesterday").is_err()
+                && time("-5").is_err()
+                && time("-0.5").is_err()
+                && time("1.").is_err()
+                && time("").is_err()
+        );
     }
 }

@@ -81,7 +81,8 @@ pub fn run() -> ExitCode {
 
 fn start(command: Command) -> Result<Finished, Failure> {
     let log = config::LogConfig::read(&config::process_environment)?;
-    telemetry::start_logging(&log.filter, log.format)?;
+    telemetry::start_logging(&log.filter, log.format)
+        .map_err(|_| "RAPPORT_LOG must be a log filter such as info or rapport=debug")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let finished = runtime.block_on(async {
         match command {

@@ -8,9 +8,18 @@ use serde_json::{Value, json};
 
 use crate::rpc::pb;
 
-/// Says why a command failed.
+/// Says why a command failed, down to the first cause.
 pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync)) {
-    eprintln!("rapport: {failure}");
+    let mut sentence = failure.to_string();
+    let mut source = failure.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !sentence.contains(&text) {
+            sentence = format!("{sentence}: {text}");
+        }
+        source = cause.source();
+    }
+    eprintln!("rapport: {sentence}");
 }
 
 /// Prints a line of a command's result.

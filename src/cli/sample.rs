@@ -29,6 +29,8 @@ pub(super) async fn load(address: std::net::SocketAddr) -> Result<(), Failure> {
          \"as_of_time\": \"{END}\", \"page_size\": 3}}' \\\n    {address} \
          rapport.v1.RelationshipService/RankConnections\n"
     ));
-    print::line(format_args!("or without grpcurl:\n\n  rapport rank {PERSON} --tenant {TENANT} --as-of {END}\n"));
+    print::line(format_args!(
+        "or without grpcurl:\n\n  rapport rank {PERSON} --server http://{address} --tenant {TENANT} --as-of {END}\n"
+    ));
     Ok(())
 }

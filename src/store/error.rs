@@ -8,8 +8,8 @@ pub enum StoreError {
     /// The database does not answer for now, or asks to try again. Nothing is wrong with the request.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// All connections stayed busy for too long.
-    #[error("no database connection came free in time")]
+    /// All connections stayed busy for too long, or none could be made.
+    #[error("no connection to the database could be had in time")]
     Busy,
     /// Another transaction did the same at the same time; trying again settles it.
     #[error("another transaction created the same row")]
