@@ -19,7 +19,7 @@ const PERSON: &str = "user-1837";
 /// Loads the sample into a running server and prints what to ask it. Loading it again changes nothing.
 pub(super) async fn load(address: std::net::SocketAddr) -> Result<(), Failure> {
     let server = ServerArguments::new(format!("http://{address}"), TENANT).server()?;
-    let totals: Totals = record_all(&server, Input::sample(INTERACTIONS)).await?;
+    let totals: Totals = record_all(&server, Input::sample(INTERACTIONS)?).await?;
     print::line(format_args!(
         "\nThe sample is loaded: {} interactions recorded, {} had been before. Ask whom {PERSON} can count on:\n",
         totals.recorded, totals.replayed

@@ -18,7 +18,10 @@ use super::mapping::{FIELDS, Fields, Line, Mapping};
 use crate::cli::Failure;
 
 /// The longest line taken in, in bytes; longer ones are rejected.
-const MAX_LINE_BYTES: u64 = 1024 * 1024;
+const MAX_LINE_BYTES: usize = 1024 * 1024;
+const TOO_LONG: &str = "the line is longer than 1 MiB";
+/// What some programs begin a UTF-8 file with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,7 +47,7 @@ impl Format {
     }
 }
 
-/// A line as it was read.
+/// A line as it was read; several lines when a quoted field of CSV goes on over them.
 pub(super) struct ReadLine {
     /// Its number, from 1; a heading counts.
     pub number: i64,
@@ -54,9 +57,20 @@ pub(super) struct ReadLine {
     pub line: Line,
 }
 
+/// A line that cannot be made sense of, and why.
+struct Unreadable {
+    reason: &'static str,
+    text: String,
+}
+
+/// A numbered line, if it can be made sense of.
+type NumberedText = (i64, Result<String, Unreadable>);
+
 /// Lines to import.
 pub(in crate::cli) struct Input {
     reader: Box<dyn BufRead + Send>,
+    /// How many lines were read.
+    lines: i64,
     format: Format,
     mapping: Mapping,
     /// The last line to pass over.
@@ -81,17 +95,9 @@ impl<R: Read> Read for Counting<R> {
 
 impl Input {
     /// The sample that comes with the program.
-    pub(in crate::cli) fn sample(bytes: &'static [u8]) -> Self {
+    pub(in crate::cli) fn sample(bytes: &'static [u8]) -> io::Result<Self> {
         let mapping = Mapping { id_prefix: "sample".to_owned(), ..Mapping::default() };
-        let size = u64::try_from(bytes.len()).ok();
-        Self::new(Cursor::new(bytes), size, Format::Jsonl, mapping, 0).unwrap_or_else(|_| Self {
-            reader: Box::new(io::empty()),
-            format: Format::Jsonl,
-            mapping: Mapping::default(),
-            after: 0,
-            size: None,
-            consumed: Arc::default(),
-        })
+        Self::new(Cursor::new(bytes), u64::try_from(bytes.len()).ok(), Format::Jsonl, mapping, 0)
     }
 
     /// A file, or standard input for `-`, from behind line `after` on.
@@ -99,9 +105,10 @@ impl Input {
         if path == Path::new("-") {
             return Ok(Self::new(io::stdin(), None, format, mapping, after)?);
         }
-        let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let unreadable = |error: io::Error| format!("cannot read {}: {error}", path.display());
+        let file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().ok().map(|metadata| metadata.len());
-        Ok(Self::new(file, size, format, mapping, after)?)
+        Ok(Self::new(file, size, format, mapping, after).map_err(unreadable)?)
     }
 
     fn new(
@@ -116,7 +123,7 @@ impl Input {
         let is_gzip = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
         let reader: Box<dyn BufRead + Send> =
             if is_gzip { Box::new(BufReader::new(MultiGzDecoder::new(reader))) } else { Box::new(reader) };
-        Ok(Self { reader, format, mapping, after, size, consumed })
+        Ok(Self { reader, lines: 0, format, mapping, after, size, consumed })
     }
 
     /// How many bytes there are to read, packed, when that is known; and how many were.
@@ -126,27 +133,18 @@ impl Input {
 
     /// Hands every line on until there are no more or nobody takes them.
     pub(super) fn read(mut self, mut hand_on: impl FnMut(ReadLine) -> bool) -> Result<(), Failure> {
-        let mut columns = None;
-        let mut number = 0;
-        while let Some(text) = self.next_text()? {
-            number += 1;
-            let Ok(text) = text else {
-                let line = Line::Rejected("the line is not UTF-8, or longer than 1 MiB".to_owned());
-                if number > self.after && !hand_on(ReadLine { number, text: String::new(), line }) {
-                    return Ok(());
+        let columns = if self.format == Format::Jsonl { Vec::new() } else { self.heading()? };
+        while let Some((number, text)) = self.next_text()? {
+            if number <= self.after {
+                continue;
+            }
+            let (text, line) = match text {
+                Err(Unreadable { reason, text }) => (text, Line::Rejected(reason.to_owned())),
+                Ok(text) => {
+                    let fields = self.fields(&text, &columns);
+                    let line = fields.map_or_else(Line::Rejected, |fields| self.mapping.line(fields, number, &text));
+                    (text, line)
                 }
-                continue;
-            };
-            if self.format != Format::Jsonl && columns.is_none() {
-                columns = Some(self.columns(&text)?);
-                continue;
-            }
-            if number <= self.after || text.is_empty() {
-                continue;
-            }
-            let line = match self.fields(&text, columns.as_deref().unwrap_or_default()) {
-                Ok(fields) => self.mapping.line(fields, number, &text),
-                Err(reason) => Line::Rejected(reason),
             };
             if !hand_on(ReadLine { number, text, line }) {
                 return Ok(());
@@ -155,38 +153,79 @@ impl Input {
         Ok(())
     }
 
-    /// The next line without its end; `None` after the last; an error within when it is no text.
-    fn next_text(&mut self) -> Result<Option<Result<String, ()>>, Failure> {
-        let mut bytes = Vec::new();
-        let unreadable = |error: io::Error| format!("the input cannot be read: {error}");
-        (&mut self.reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut bytes).map_err(unreadable)?;
-        if bytes.is_empty() {
-            return Ok(None);
+    /// The next line that is not blank, without its end; `None` after the last.
+    fn next_text(&mut self) -> Result<Option<NumberedText>, Failure> {
+        loop {
+            let (number, mut bytes) = (self.lines + 1, Vec::new());
+            let fault = self.next_bytes(&mut bytes)?;
+            if self.lines < number {
+                return Ok(None);
+            }
+            while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                bytes.pop();
+            }
+            if number == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
+            if bytes.is_empty() {
+                continue;
+            }
+            let (text, fault) = match String::from_utf8(bytes) {
+                Ok(text) => (text, fault),
+                Err(error) => {
+                    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                    (text, fault.or(Some("the line is not UTF-8")))
+                }
+            };
+            let text = match fault {
+                None => Ok(text),
+                Some(reason) => Err(Unreadable { reason, text }),
+            };
+            return Ok(Some((number, text)));
         }
-        if !bytes.ends_with(b"\n") && u64::try_from(bytes.len()) == Ok(MAX_LINE_BYTES) {
-            self.reader.skip_until(b'\n').map_err(unreadable)?;
-            return Ok(Some(Err(())));
-        }
-        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            bytes.pop();
-        }
-        Ok(Some(String::from_utf8(bytes).map_err(|_| ())))
     }
 
-    /// For each column of a heading, the field that it holds.
-    fn columns(&self, heading: &str) -> Result<Vec<Option<&'static str>>, Failure> {
-        let titles = self.split(heading)?;
+    /// Reads a line, and tells what is wrong with it if anything is.
+    fn next_bytes(&mut self, bytes: &mut Vec<u8>) -> Result<Option<&'static str>, Failure> {
+        let unreadable = |error: io::Error| format!("the input cannot be read: {error}");
+        let mut quoted = false;
+        loop {
+            let from = bytes.len();
+            let room = u64::try_from(MAX_LINE_BYTES.saturating_sub(from)).unwrap_or_default();
+            (&mut self.reader).take(room).read_until(b'\n', bytes).map_err(unreadable)?;
+            let read = bytes.get(from..).unwrap_or_default();
+            if read.is_empty() && bytes.len() < MAX_LINE_BYTES {
+                return Ok(quoted.then_some("a quoted field has no end"));
+            }
+            self.lines += 1;
+            if bytes.len() == MAX_LINE_BYTES && !read.ends_with(b"\n") {
+                self.reader.skip_until(b'\n').map_err(unreadable)?;
+                return Ok(Some(if quoted { "a quoted field has no end within 1 MiB" } else { TOO_LONG }));
+            }
+            quoted = self.format == Format::Csv && ends_quoted(quoted, read);
+            if !quoted {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// For each column of the heading, the field that it holds.
+    fn heading(&mut self) -> Result<Vec<Option<&'static str>>, Failure> {
+        let Some((_, heading)) = self.next_text()? else { return Ok(Vec::new()) };
+        let heading = heading.map_err(|unreadable| format!("the heading is of no use: {}", unreadable.reason))?;
+        let titles = self.split(&heading)?;
         let field =
             |title: &String| FIELDS.into_iter().find(|field| self.mapping.names(field).contains(&title.as_str()));
         let columns: Vec<_> = titles.iter().map(field).collect();
-        for needed in ["actor", "recipients", "time"] {
-            if !columns.contains(&Some(needed)) {
-                return Err(format!(
-                    "no column holds {needed}; --columns {needed}=COLUMN names one of {}",
-                    titles.join(", ")
-                )
-                .into());
-            }
+        for field in FIELDS {
+            let count = columns.iter().filter(|column| **column == Some(field)).count();
+            let wrong = match count {
+                0 if self.mapping.needs_column(field) => "no column holds",
+                2.. => "more than one column holds",
+                _ => continue,
+            };
+            let titles = titles.join(", ");
+            return Err(format!("{wrong} {field}; --columns {field}=COLUMN names one of {titles}").into());
         }
         Ok(columns)
     }
@@ -211,8 +250,9 @@ impl Input {
         if self.format == Format::Tsv {
             return Ok(text.split('\t').map(str::to_owned).collect());
         }
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
-        let record = reader.records().next().ok_or("the line is empty")?;
+        let mut reader = csv::ReaderBuilder::new();
+        let reader = reader.has_headers(false).terminator(csv::Terminator::Any(b'\n'));
+        let record = reader.from_reader(text.as_bytes()).into_records().next().ok_or("the line is empty")?;
         let record = record.map_err(|_| "the line is not well-formed CSV")?;
         Ok(record.iter().map(str::to_owned).collect())
     }
@@ -231,15 +271,48 @@ impl Input {
     }
 }
 
+/// Whether a quoted field goes on behind this line, when `quoted` tells whether one went on before it.
+fn ends_quoted(mut quoted: bool, line: &[u8]) -> bool {
+    // A quote opens a field at its start only; two quotes within one stand for a quote.
+    let mut may_open = true;
+    for byte in line {
+        if *byte == b'"' && (quoted || may_open) {
+            (quoted, may_open) = (!quoted, quoted);
+        } else if !quoted {
+            may_open = *byte == b',';
+        }
+    }
+    quoted
+}
+
 fn values(field: &str, value: &Value) -> Result<Vec<String>, String> {
+    let may_be_fraction = matches!(field, "time" | "due_time" | "effort_minutes");
     match value {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => Ok(vec![text.clone()]),
+        // Beyond 64 bits a whole number is read as a fraction, which would make one person of two.
+        Value::Number(number) if number.is_f64() && !may_be_fraction => {
+            Err(format!("{field} must be a text, or a whole number of at most 64 bits"))
+        }
         Value::Number(number) => Ok(vec![number.to_string()]),
         Value::Bool(flag) => Ok(vec![flag.to_string()]),
         Value::Array(list) => {
             Ok(list.iter().map(|value| values(field, value)).collect::<Result<Vec<_>, _>>()?.concat())
         }
         Value::Object(_) => Err(format!("{field} must be a text, a number, a truth value or a list")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_where_a_quoted_field_goes_on() {
+        let closed = ["a,b", "a,\"b\"", "a,\"b\"\"\"", "5\" disk,6\"\" disk", "\"a\",\"\"", ""];
+        let open = ["a,\"b", "\"a\"\"", "\"a,\"\"b\"\",c", "x,\""];
+        assert!(closed.iter().all(|line| !ends_quoted(false, line.as_bytes())));
+        assert!(open.iter().all(|line| ends_quoted(false, line.as_bytes())));
+        assert!(!ends_quoted(true, b"b\",c") && ends_quoted(true, b"b,\"\"c") && ends_quoted(true, b"b\",\"c"));
     }
 }

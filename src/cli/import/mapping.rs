@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use crate::{cli::client, domain::Kind, rpc::pb};
 
 /// The fields that an interaction is made of, as they are called in files.
-pub(super) const FIELDS: [&str; 13] = [
+pub(super) const FIELDS: [&str; 14] = [
     "id",
     "actor",
     "recipients",
     "time",
     "kind",
     "effort_minutes",
+    "effort",
     "audience_count",
     "channel",
     "topics",
@@ -75,11 +76,26 @@ impl Mapping {
         if let Some((_, column)) = mapped {
             return vec![column];
         }
+        let others: &[&str] = match field {
+            "id" => &["interaction_id", "interactionId"],
+            "time" => &["interaction_time", "interactionTime"],
+            "recipients" => &["recipient"],
+            "audience_count" => &["audienceCount"],
+            "due_time" => &["dueTime"],
+            "refers_to" => &["refersTo"],
+            _ => &[],
+        };
+        // A column that is said to hold something else holds only that.
+        let is_free = |name: &&str| !self.columns.iter().any(|(_, column)| column == name);
+        std::iter::once(field).chain(others.iter().copied()).filter(is_free).collect()
+    }
+
+    /// Whether a file with a heading is of no use without a column for the field.
+    pub(super) fn needs_column(&self, field: &str) -> bool {
         match field {
-            "id" => vec!["id", "interaction_id"],
-            "time" => vec!["time", "interaction_time"],
-            "recipients" => vec!["recipients", "recipient"],
-            _ => vec![field],
+            "actor" | "recipients" | "time" => true,
+            "kind" if self.kind.is_none() => true,
+            _ => self.columns.iter().any(|(name, _)| name == field),
         }
     }
 
@@ -87,6 +103,9 @@ impl Mapping {
     pub(super) fn line(&self, mut fields: Fields, number: i64, text: &str) -> Line {
         let recipients = fields.remove("recipients").unwrap_or_default();
         let topics = fields.remove("topics").unwrap_or_default();
+        if let Some((field, _)) = fields.iter().find(|(_, values)| values.len() > 1) {
+            return Line::Rejected(format!("{field} must be one value"));
+        }
         let mut fields: HashMap<&str, String> = fields
             .into_iter()
             .filter_map(|(field, values)| Some((field, values.into_iter().next()?)))
@@ -110,8 +129,10 @@ impl Mapping {
         fields: &HashMap<&str, String>,
     ) -> Result<pb::Interaction, String> {
         let text = |field: &str| fields.get(field).cloned().unwrap_or_default();
-        let time =
-            |field: &str| fields.get(field).map(|text| client::parse_time(text).map(client::to_wire)).transpose();
+        let time = |field: &str| {
+            let parse = |text: &String| client::parse_time(text).map_err(|error| format!("{field}: {error}"));
+            fields.get(field).map(parse).transpose().map(|time| time.map(client::to_wire))
+        };
         let channel = fields.get("channel").or(self.channel.as_ref()).cloned().unwrap_or_default();
         Ok(pb::Interaction {
             interaction_id,
@@ -119,16 +140,16 @@ impl Mapping {
             recipients,
             interaction_time: time("time")?,
             kind: self.kind(fields.get("kind"))?.number().into(),
-            effort: fields.get("effort_minutes").map(|text| effort(text)).transpose()?,
+            effort: effort(fields)?,
             audience_count: fields
                 .get("audience_count")
                 .map_or(Ok(0), |text| text.parse().map_err(|_| "audience_count must be a whole number"))?,
             channel,
             topics,
             goal: text("goal"),
-            unprompted: fields
-                .get("unprompted")
-                .map_or(Ok(false), |text| text.parse().map_err(|_| "unprompted must be true or false"))?,
+            unprompted: fields.get("unprompted").map_or(Ok(false), |text| {
+                text.to_lowercase().parse().map_err(|_| "unprompted must be true or false")
+            })?,
             due_time: time("due_time")?,
             refers_to: text("refers_to"),
         })
@@ -152,10 +173,14 @@ impl Mapping {
     }
 }
 
-fn effort(minutes: &str) -> Result<prost_types::Duration, String> {
-    let minutes: f64 = minutes.parse().map_err(|_| "effort_minutes must be a number")?;
-    std::time::Duration::try_from_secs_f64(minutes * 60.0)
-        .ok()
-        .and_then(|effort| effort.try_into().ok())
-        .ok_or_else(|| "effort_minutes must be at least 0".to_owned())
+/// The effort, which may be given in minutes or, as the API's JSON has it, in seconds such as `90s`.
+fn effort(fields: &HashMap<&str, String>) -> Result<Option<prost_types::Duration>, String> {
+    let seconds = |text: &str| text.strip_suffix('s')?.parse::<f64>().ok();
+    let seconds = match (fields.get("effort_minutes"), fields.get("effort")) {
+        (Some(minutes), _) => minutes.parse::<f64>().map_err(|_| "effort_minutes must be a number")? * 60.0,
+        (None, Some(text)) => seconds(text).ok_or("effort must be written as 90s; effort_minutes is in minutes")?,
+        (None, None) => return Ok(None),
+    };
+    let effort = std::time::Duration::try_from_secs_f64(seconds).ok().and_then(|effort| effort.try_into().ok());
+    effort.map(Some).ok_or_else(|| "the effort must be at least 0".to_owned())
 }
