@@ -7,6 +7,7 @@ mod input;
 mod mapping;
 mod progress;
 mod rejects;
+mod resume;
 mod send;
 
 use std::path::PathBuf;
@@ -26,16 +27,16 @@ use input::Format;
 use mapping::Mapping;
 use progress::Progress;
 use rejects::Rejects;
+use resume::Resume;
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Columns and JSON fields: id, actor, recipients (several separated by ';', or a JSON list), time (RFC \
-                        3339 or seconds since 1970), kind, effort_minutes, audience_count, channel, topics (as \
-                        recipients), goal, unprompted (true or false), due_time, refers_to. Other columns are passed over. \
-                        JSON Lines may also use the API's own names (interaction_id, interaction_time).\n\n\
-                        Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
-                        --kinds answer=HELP,comment=MESSAGE"
-)]
+#[command(after_help = "Columns and JSON fields: id, actor, recipients, time (RFC 3339 or seconds since 1970), kind, \
+                  effort_minutes, audience_count, channel, topics, goal, unprompted (true or false), due_time, refers_to; \
+                  only actor, recipients, time and kind are needed. Several recipients or topics are separated by ';', in \
+                  JSON they are a list. Other columns are passed over. The API's own names and its JSON do too \
+                  (interaction_id or interactionId, effort such as 90s).\n\n\
+                  Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
+                        --kinds answer=HELP,comment=MESSAGE")]
 pub(super) struct Arguments {
     /// The file, gzip or not; - reads standard input
     file: PathBuf,
@@ -54,13 +55,16 @@ pub(super) struct Arguments {
     /// The channel of lines that name none
     #[arg(long, value_name = "WORD")]
     channel: Option<String>,
-    /// What made-up ids begin with; files with equal lines need different ones [default: the file's name]
+    /// What the ids of lines without an id are made from, with the line's number and text: the same prefix for the same
+    /// file, so that importing it again records nothing twice, and another for another [default: the file's name,
+    /// without .gz]
     #[arg(long, value_name = "WORD")]
     id_prefix: Option<String>,
-    /// Where rejected lines go, as JSON Lines with the reason [default: the file's name with .rejects.jsonl]
+    /// Where rejected lines go, as JSON Lines with the reason [default: the file's name with .rejects.jsonl, in the
+    /// current folder]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Remember here how far the import came, and go on from there after a break
+    /// Remember here how far the import came, and go on from there when the same input is imported again after a break
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     #[command(flatten)]
@@ -76,21 +80,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         kinds: arguments.kinds,
         kind: arguments.kind,
         channel: arguments.channel,
-        id_prefix: arguments.id_prefix.unwrap_or_else(|| name.clone()),
+        id_prefix: arguments.id_prefix.unwrap_or_else(|| name.trim_end_matches(".gz").to_owned()),
     };
-    let resume = send::Resume::open(arguments.resume)?;
-    let rejects = Rejects::new(arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into()));
+    let resume = Resume::open(arguments.resume, &name)?;
+    let rejects = arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into());
     let format = arguments.format.unwrap_or_else(|| Format::of_name(&name));
-    let input = Input::open(&arguments.file, format, mapping, resume.line())?;
-    let progress = Progress::start(input.size());
-    let totals = send::send(&server, input, progress, rejects, resume).await?;
+    let input = Input::open(&arguments.file, format, mapping, resume.place.line)?;
+    let totals = send::send(&server, input, rejects, resume).await?;
     print::line(&totals);
     Ok(if totals.rejected == 0 { Finished::Well } else { Finished::WithFindings })
 }
 
 /// Records all of an input that is known to be sound, and tells what came of it.
 pub(super) async fn record_all(server: &Server, input: Input) -> Result<Totals, Failure> {
-    let progress = Progress::start(input.size());
-    let rejects = Rejects::new("rejects.jsonl".into());
-    send::send(server, input, progress, rejects, send::Resume::open(None)?).await
+    send::send(server, input, "rejects.jsonl".into(), Resume::open(None, "")?).await
 }

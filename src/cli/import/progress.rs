@@ -14,24 +14,27 @@ use super::Totals;
 use crate::cli::print;
 
 /// How often a plain line is printed.
-const PLAIN: Duration = Duration::from_secs(5);
+const PLAIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Progress {
     bar: ProgressBar,
     consumed: Arc<AtomicU64>,
+    /// How many lines an earlier attempt had dealt with.
+    earlier: u64,
     started: Instant,
     said: Instant,
 }
 
 impl Progress {
-    /// For an input of that many bytes, if known, of which `consumed` tells how many were read.
-    pub(super) fn start((size, consumed): (Option<u64>, Arc<AtomicU64>)) -> Self {
+    /// For an input of that many bytes, if known, of which `consumed` tells how many were read; `totals` are those of earlier
+    /// attempts.
+    pub(super) fn start((size, consumed): (Option<u64>, Arc<AtomicU64>), totals: &Totals) -> Self {
         let bar = match size {
-            Some(size) => ProgressBar::new(size).with_style(style("{bar:30} {percent:>3}% {msg}, {eta} left")),
+            Some(size) => ProgressBar::new(size).with_style(style("{bar:20} {percent:>3}%, {eta} left, {msg}")),
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}")),
         };
         let now = Instant::now();
-        Self { bar, consumed, started: now, said: now }
+        Self { bar, consumed, earlier: totals.lines(), started: now, said: now }
     }
 
     /// Shows how it goes.
@@ -44,8 +47,14 @@ impl Progress {
             }
         } else {
             self.bar.set_position(self.consumed.load(Ordering::Relaxed));
-            self.bar.set_message(format!("{totals}; {rate} a second"));
+            // Short, because a narrow terminal cuts it off.
+            self.bar.set_message(format!("{rate} a second, {} lines, {} rejected", totals.lines(), totals.rejected));
         }
+    }
+
+    /// Says something that stays on the terminal.
+    pub(super) fn say(&self, line: impl std::fmt::Display) {
+        self.bar.suspend(|| print::progress(line));
     }
 
     /// Clears the bar, and tells how long it took.
@@ -57,7 +66,7 @@ impl Progress {
 
     fn rate(&self, totals: &Totals) -> u64 {
         let millis = self.started.elapsed().as_millis().max(1);
-        u64::try_from(u128::from(totals.recorded + totals.replayed) * 1000 / millis).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(totals.lines() - self.earlier) * 1000 / millis).unwrap_or(u64::MAX)
     }
 }
 
