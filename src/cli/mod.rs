@@ -70,6 +70,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     match start(cli.command) {
+        Ok(_) if !print::all_written() => ExitCode::FAILURE,
         Ok(Finished::Well) => ExitCode::SUCCESS,
         Ok(Finished::WithFindings) => ExitCode::from(3),
         Err(failure) => {
@@ -93,7 +94,9 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Show(arguments) => show::run(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "rapport", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "rapport", &mut script);
+                print::line(String::from_utf8_lossy(&script).trim_end());
                 Ok(Finished::Well)
             }
         }

@@ -1,12 +1,23 @@
 //! What commands print: tables for people, JSON for machines, failures as one sentence.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this file is for")]
 
-use std::ops::Range;
+use std::{
+    io::{self, Write},
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::{Value, json};
 
 use crate::rpc::pb;
+
+/// Whether part of a result could not be written.
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether all results were written, or nobody wanted to read on.
+pub(super) fn all_written() -> bool {
+    !UNWRITTEN.load(Ordering::Relaxed)
+}
 
 /// Says why a command failed, down to the first cause.
 pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync)) {
@@ -19,22 +30,34 @@ pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync)) {
         }
         source = cause.source();
     }
-    eprintln!("rapport: {sentence}");
+    progress(format_args!("rapport: {sentence}"));
 }
 
 /// Prints a line of a command's result.
 pub(super) fn line(line: impl std::fmt::Display) {
-    println!("{line}");
+    if let Err(error) = write(&mut io::stdout(), &line) {
+        progress(format_args!("rapport: cannot write the result: {error}"));
+        UNWRITTEN.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Prints a line about a command's progress.
 pub(super) fn progress(line: impl std::fmt::Display) {
-    eprintln!("{line}");
+    // There is nowhere left to say that this went wrong.
+    let _ = write(&mut io::stderr(), &line);
+}
+
+/// A reader that has seen enough, such as `head`, is no failure.
+fn write(to: &mut impl Write, line: &impl std::fmt::Display) -> io::Result<()> {
+    match writeln!(to, "{line}").and_then(|()| to.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// Prints JSON, indented.
 pub(super) fn json(value: &Value) {
-    println!("{value:#}");
+    line(format_args!("{value:#}"));
 }
 
 /// Prints rows below a heading; the columns in `numbers` are aligned to the right. What may be long belongs into the last
@@ -49,7 +72,7 @@ pub(super) fn table(heading: &[&str], numbers: Range<usize>, rows: Vec<Vec<Strin
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{}", table.trim_fmt());
+    line(table.trim_fmt());
 }
 
 /// A probability with its interval: `0.62 (0.34–0.84)`.

@@ -167,6 +167,17 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = program(&["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(Ran::from(child.wait_with_output().unwrap()).expect(0).err, "");
+    // A full disk is one.
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    let ran = Ran::from(program(&["completions", "bash"]).stdout(full).output().unwrap()).expect(1);
+    assert!(ran.err.starts_with("rapport: cannot write the result: No space left"), "{ran:?}");
+}
+
+#[test]
 fn wrong_settings_are_all_reported_at_once() {
     let serve = |arguments: &[&str], settings: &[(&str, &str)]| {
         let mut command = program(&[&["serve"], arguments].concat());
