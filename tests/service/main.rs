@@ -16,13 +16,13 @@
     reason = "a test fails by panicking, and may look at the clock"
 )]
 
+mod cli;
 mod errors;
 mod harness;
-mod limits;
-mod outages;
-mod cli;
 mod import;
 mod import_breaks;
+mod limits;
+mod outages;
 mod private;
 mod program;
 mod recording;
