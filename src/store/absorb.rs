@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     StoreError, commitment, ledger,
-    ledger::{ActsByTie, Entry, EntryKey},
+    ledger::{ActsByTie, Entry, EntryKey, IdColumns},
     rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
     tie,
@@ -88,7 +88,7 @@ async fn absorb(connection: &mut PgConnection, entries: &[&Entry], policy: &Poli
     for (key, act) in entries.iter().flat_map(|entry| entry.acts()) {
         touched.entry(key).or_default().entry(act.time.day()).or_default().push(act);
     }
-    let ids: Vec<&str> = entries.iter().map(|entry| entry.interaction.id.as_str()).collect();
+    let ids: IdColumns<'_> = entries.iter().copied().collect();
     let keys: KeyColumns<'_> = touched.keys().collect();
     let kept = tie::lock(connection, &keys).await?;
     let effects = settle(connection, &touched, policy).await?;
@@ -133,7 +133,7 @@ async fn absorb_ties(
     touched: &DaysByTie,
     mut kept: HashMap<TieKey, Tie>,
     effects: &Effects,
-    ids: &[&str],
+    ids: &IdColumns<'_>,
     policy: &Policy,
 ) -> Result<(), StoreError> {
     let effect = |key: &TieKey, act: &Act| effects.get(&(key.clone(), act.id.clone())).copied().unwrap_or(Effect::None);
@@ -211,7 +211,7 @@ async fn fold_again(
 async fn absorb_rhythms(
     connection: &mut PgConnection,
     entries: &[&Entry],
-    ids: &[&str],
+    ids: &IdColumns<'_>,
     policy: &Policy,
 ) -> Result<(), StoreError> {
     let mut touched: BTreeMap<RhythmKey, BTreeMap<Day, Vec<(Timestamp, Kind)>>> = BTreeMap::new();

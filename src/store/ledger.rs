@@ -271,11 +271,25 @@ pub(super) async fn latest_acts(
     by_tie(rows)
 }
 
+/// Which interactions, as one array for each column: ids are unique only within their tenant.
+pub(super) struct IdColumns<'a> {
+    tenants: Vec<&'a str>,
+    ids: Vec<&'a str>,
+}
+
+impl<'a> FromIterator<&'a Entry> for IdColumns<'a> {
+    fn from_iter<I: IntoIterator<Item = &'a Entry>>(entries: I) -> Self {
+        let key = |entry: &'a Entry| (entry.tenant.as_str(), entry.interaction.id.as_str());
+        let (tenants, ids) = entries.into_iter().map(key).unzip();
+        Self { tenants, ids }
+    }
+}
+
 /// The acts of these ties on these days, without those of the interactions in `except`.
 pub(super) async fn acts_on_days(
     connection: &mut PgConnection,
     days: &[(TieKey, Day)],
-    except: &[&str],
+    except: &IdColumns<'_>,
 ) -> Result<ActsByTie, StoreError> {
     if days.is_empty() {
         return Ok(ActsByTie::new());
@@ -291,13 +305,14 @@ pub(super) async fn acts_on_days(
                AS late (tenant, actor, recipient, day_start, day_end)
            JOIN ledger ON ledger.tenant = late.tenant AND ledger.actor = late.actor AND ledger.recipient = late.recipient
                AND interaction_time >= day_start AND interaction_time < day_end
-           WHERE interaction_id <> ALL ($6::text[])"#,
+           WHERE (ledger.tenant, interaction_id) NOT IN (SELECT * FROM UNNEST($6::text[], $7::text[]))"#,
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
         &starts,
         &ends,
-        &except as _,
+        &except.tenants as _,
+        &except.ids as _,
     )
     .fetch_all(connection)
     .await?;
@@ -308,7 +323,7 @@ pub(super) async fn acts_on_days(
 pub(super) async fn activity_on_days(
     connection: &mut PgConnection,
     days: &[(RhythmKey, Day)],
-    except: &[&str],
+    except: &IdColumns<'_>,
     policy: &Policy,
 ) -> Result<HashMap<(RhythmKey, Day), ActiveDay>, StoreError> {
     if days.is_empty() {
@@ -324,13 +339,14 @@ pub(super) async fn activity_on_days(
                WITH ORDINALITY AS late (tenant, actor, day_start, day_end, place)
            JOIN ledger ON ledger.tenant = late.tenant AND ledger.actor = late.actor
                AND interaction_time >= day_start AND interaction_time < day_end
-           WHERE interaction_id <> ALL ($5::text[])
+           WHERE (ledger.tenant, interaction_id) NOT IN (SELECT * FROM UNNEST($5::text[], $6::text[]))
            GROUP BY late.place"#,
         &tenants as _,
         &persons as _,
         &starts,
         &ends,
-        &except as _,
+        &except.tenants as _,
+        &except.ids as _,
     )
     .fetch_all(connection)
     .await?;
