@@ -153,7 +153,7 @@ async fn retried(
     }
 }
 
-/// The ties after `last` that the ledger or the kept ties know of.
+/// The ties after `last` that the ledger, the kept ties or the kept commitments know of.
 async fn next_ties(connection: &mut PgConnection, last: Option<&TieKey>) -> Result<Option<Vec<TieKey>>, StoreError> {
     let [tenant, actor, recipient] =
         last.map_or([""; 3], |key| [key.tenant.as_str(), key.actor.as_str(), key.recipient.as_str()]);
@@ -164,6 +164,9 @@ async fn next_ties(connection: &mut PgConnection, last: Option<&TieKey>) -> Resu
                UNION
                (SELECT tenant, actor, recipient FROM tie
                 WHERE (tenant, actor, recipient) > ($1, $2, $3) ORDER BY tenant, actor, recipient LIMIT $4)
+               UNION
+               (SELECT DISTINCT tenant, committed, counterpart FROM commitment
+                WHERE (tenant, committed, counterpart) > ($1, $2, $3) ORDER BY tenant, committed, counterpart LIMIT $4)
            ) AS known
            ORDER BY tenant, actor, recipient LIMIT $4"#,
         tenant,
@@ -178,6 +181,27 @@ async fn next_ties(connection: &mut PgConnection, last: Option<&TieKey>) -> Resu
     Ok(Some(keys?).filter(|keys| !keys.is_empty()))
 }
 
+/// Both ties of each pair, locked, with all that the ledger and the kept commitments say of the pair.
+struct Locked {
+    ties: HashMap<TieKey, Tie>,
+    acts: HashMap<TieKey, Vec<Act>>,
+    commitments: HashMap<CommitmentRowKey, Commitment>,
+}
+
+/// A tie that is not there cannot be locked, and recording may begin it at any moment. Then what was read may be of two
+/// moments, so all of it is read again under the lock of the new tie too.
+async fn lock_pairs(connection: &mut PgConnection, both: &BTreeSet<TieKey>) -> Result<Locked, StoreError> {
+    let columns: KeyColumns<'_> = both.iter().collect();
+    loop {
+        let ties = tie::lock(connection, &columns).await?;
+        let acts = ledger::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
+        let commitments = commitment::of_ties(connection, &columns).await?;
+        if tie::get(connection, &columns).await?.len() == ties.len() {
+            return Ok(Locked { ties, acts, commitments });
+        }
+    }
+}
+
 async fn derive_ties(
     connection: &mut PgConnection,
     keys: &[TieKey],
@@ -185,14 +209,13 @@ async fn derive_ties(
     policy: &Policy,
 ) -> Result<Progress, StoreError> {
     let both: BTreeSet<TieKey> = keys.iter().flat_map(|key| [key.clone(), key.reversed()]).collect();
-    let columns: KeyColumns<'_> = keys.iter().collect();
-    let mut kept = tie::lock(connection, &both.iter().collect()).await?;
-    kept.retain(|key, _| keys.binary_search(key).is_ok());
-    let acts = ledger::acts_until(connection, &both.iter().collect(), Timestamp::MAX, usize::MAX).await?;
-    let kept_commitments = commitment::of_ties(connection, &columns).await?;
-    let (ties, commitments) = derived(keys, &acts, policy);
-    let wrong_ties = differences(&kept, &ties, Tie::agrees_with);
-    let wrong_commitments = differences(&kept_commitments, &commitments, Commitment::eq);
+    let mut kept = lock_pairs(connection, &both).await?;
+    let compared = compared(keys, &both, &kept);
+    let (ties, commitments) = derived(&compared, &kept.acts, policy);
+    kept.ties.retain(|key, _| compared.contains(key));
+    kept.commitments.retain(|(key, _), _| compared.contains(key));
+    let wrong_ties = differences(&kept.ties, &ties, Tie::agrees_with);
+    let wrong_commitments = differences(&kept.commitments, &commitments, Commitment::eq);
     if repair {
         tie::insert(connection, &wrong_ties.missing).await?;
         tie::update(connection, &wrong_ties.wrong).await?;
@@ -201,7 +224,7 @@ async fn derive_ties(
         commitment::update(connection, &wrong_commitments.wrong).await?;
         commitment::delete(connection, &wrong_commitments.extra).await?;
     }
-    let mut progress = Progress { ties: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
+    let mut progress = Progress { ties: u64::try_from(ties.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Tie, &wrong_ties);
     progress.note_all(Table::Commitment, &wrong_commitments);
     Ok(progress)
@@ -209,7 +232,15 @@ async fn derive_ties(
 
 type Derived = (BTreeMap<TieKey, Tie>, BTreeMap<CommitmentRowKey, Commitment>);
 
-fn derived(keys: &[TieKey], acts: &HashMap<TieKey, Vec<Act>>, policy: &Policy) -> Derived {
+/// The keys of this step, and those of whom only the other side's acts could tell: somebody was asked who has never acted
+/// toward the one who asks, and the commitment that this makes is missing.
+fn compared(keys: &[TieKey], both: &BTreeSet<TieKey>, kept: &Locked) -> BTreeSet<TieKey> {
+    let committed: BTreeSet<&TieKey> = kept.commitments.keys().map(|(key, _)| key).collect();
+    let comes_up = |key: &TieKey| kept.acts.contains_key(key) || kept.ties.contains_key(key) || committed.contains(key);
+    both.iter().filter(|key| keys.binary_search(key).is_ok() || !comes_up(key)).cloned().collect()
+}
+
+fn derived(keys: &BTreeSet<TieKey>, acts: &HashMap<TieKey, Vec<Act>>, policy: &Policy) -> Derived {
     let of = |key: &TieKey| acts.get(key).map_or(&[][..], Vec::as_slice);
     let (mut ties, mut commitments) = (BTreeMap::new(), BTreeMap::new());
     for key in keys {
