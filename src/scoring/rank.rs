@@ -9,8 +9,7 @@ use super::Standing;
 /// Where a connection stands in a ranking: the smallest key comes first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RankKey {
-    /// What the order goes by, highest first: the bits of a score, which order like the score for numbers from 0 up, or
-    /// the microseconds of a time.
+    /// What the order goes by, highest first: the billionths of a score, or the microseconds of a time.
     pub primary: Reverse<u64>,
     /// The lower bound of what is mutual, likewise, among equals.
     pub secondary: Reverse<u64>,
@@ -22,9 +21,22 @@ pub struct RankKey {
 pub fn rank_key(order: RankOrder, standing: &Standing, last_time: Option<Timestamp>, peer: &PersonId) -> RankKey {
     let primary = match order {
         RankOrder::LastInteraction => last_time.map_or(0, |time| time.micros().unsigned_abs()),
-        _ => standing.score(order).to_bits(),
+        _ => billionths(standing.score(order)),
     };
-    RankKey { primary: Reverse(primary), secondary: Reverse(standing.mutual.lower.to_bits()), peer: peer.clone() }
+    RankKey { primary: Reverse(primary), secondary: Reverse(billionths(standing.mutual.lower)), peer: peer.clone() }
+}
+
+/// A score as it is told apart from others. The same evidence, kept step by step or folded at once, differs by rounding;
+/// the order must not, or a page would begin at another place than the one before it ended.
+fn billionths(score: f64) -> u64 {
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a score lies within [0, 1]"
+    )]
+    let billionths = (score * 1e9).round() as u64;
+    billionths
 }
 
 impl Standing {
