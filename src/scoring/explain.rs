@@ -3,9 +3,11 @@
 //! The parts follow the steps of the model. Evidence is added group by group in a fixed order (prior, gains, quiet,
 //! successes, failures, harm); what a group changes is shared out within it in proportion to what each factor put in.
 
+use std::collections::HashMap;
+
 use crate::domain::{InteractionId, Kind, KindGroup, Timestamp};
 
-use super::{Act, Pair, Policy, Steps, tie::decay};
+use super::{Act, Commitment, CommitmentKey, Pair, Policy, Steps, tie::decay};
 
 /// A kind of evidence for or against willingness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,15 +128,38 @@ pub fn heaviest<'a>(
     policy: &Policy,
     most: usize,
 ) -> Vec<InteractionId> {
+    let acts: Vec<Weighed<'a>> = acts.into_iter().collect();
+    let commitments = own_commitments(&acts, policy);
+    let counts = |act: &Act| match part.factor {
+        Factor::LeftOpen => commitments.get(&act.id).is_some_and(|made| made.left_open(as_of, policy) > 0.0),
+        Factor::PromisesKept | Factor::AsksGranted | Factor::PromisesBroken | Factor::AsksDeclined => {
+            let settled = act.refers_to.as_ref().and_then(|id| commitments.get(id)?.outcome.as_ref());
+            settled.is_some_and(|outcome| outcome.id == act.id)
+        }
+        _ => true,
+    };
     let mut weighed: Vec<(f64, &Act)> = acts
-        .into_iter()
-        .filter(|(act, source)| belongs(part, act.kind, *source))
-        .map(|(act, _)| (weight(act, as_of, policy), act))
+        .iter()
+        .filter(|(act, source)| belongs(part, act.kind, *source) && counts(act))
+        .map(|(act, _)| (weight(act, as_of, policy), *act))
         .collect();
     weighed.sort_by(|(weight, act), (other_weight, other)| {
         other_weight.total_cmp(weight).then_with(|| other.time.cmp(&act.time)).then_with(|| act.id.cmp(&other.id))
     });
     weighed.into_iter().take(most).map(|(_, act)| act.id.clone()).collect()
+}
+
+/// What the one whose willingness it is committed to, by the promise or the ask.
+fn own_commitments(acts: &[Weighed<'_>], policy: &Policy) -> HashMap<InteractionId, Commitment> {
+    let mut commitments: HashMap<_, Commitment> = HashMap::new();
+    for (act, source) in acts {
+        if let Some(key) = CommitmentKey::of(act)
+            && key.actor_is_committed == (*source == Source::Own)
+        {
+            commitments.entry(key.id).or_default().take_in(act, policy);
+        }
+    }
+    commitments
 }
 
 fn belongs(part: &Part, kind: Kind, source: Source) -> bool {
