@@ -33,6 +33,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::RecordInteractionRequest>,
     ) -> Result<Response<pb::RecordInteractionResponse>, Status> {
+        self.sealer()?;
         let tenant = tenant(&call)?;
         let request = call.into_inner();
         let mut faults = Faults::default();
@@ -51,6 +52,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<Streaming<pb::RecordInteractionsRequest>>,
     ) -> Result<Response<Self::RecordInteractionsStream>, Status> {
+        self.sealer()?;
         let tenant = tenant(&call)?;
         let answers = stream::record(self.service.clone(), tenant, call.into_inner(), self.shutdown.clone());
         Ok(Response::new(answers))
@@ -79,6 +81,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
+        self.sealer()?;
         let tenant = tenant(&call)?;
         let query = request::connection_query(call.get_ref()).map_err(|faults| status::of_faults(&faults))?;
         let shown = self.service.connection(tenant, query).await;
@@ -92,6 +95,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
 }
 
 impl Handlers {
+    /// The sealer of page tokens, or a refusal as long as the database has never been ready: then nothing can be done.
     fn sealer(&self) -> Result<&Sealer, Status> {
         let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
         self.sealer.get().ok_or_else(|| status::of_service(&not_ready()))
