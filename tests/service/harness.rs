@@ -165,6 +165,11 @@ pub fn client_of(address: SocketAddr, tenant: &str) -> Client {
         .max_decoding_message_size(64 << 20)
 }
 
+/// The time, in whole seconds since 1970.
+pub fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
 /// 2026-01-01, and whole days after it.
 pub fn day(days: i64) -> Timestamp {
     Timestamp { seconds: 1_767_225_600 + days * 86_400, nanos: 0 }

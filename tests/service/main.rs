@@ -16,16 +16,24 @@
     reason = "a test fails by panicking, and may look at the clock"
 )]
 
+mod as_of;
 mod cli;
 mod errors;
 mod harness;
+mod history;
 mod import;
 mod import_breaks;
 mod limits;
+mod model;
+mod oracle;
 mod outages;
+mod paging;
+mod plans;
 mod private;
 mod program;
+mod rebuild;
 mod recording;
+mod storage;
 mod streaming;
 mod surface;
 mod wire;

@@ -1,0 +1,128 @@
+//! The schema and its life: made once, made twice, made at once by many, not yet made.
+
+use rapport::{domain::Kind, rpc::pb, scoring::REASONED, service::Clock, store::Store};
+use sqlx::{Connection as _, PgConnection};
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_types::StatusExt as _;
+
+use crate::harness::{
+    act, channel, client_of, config, connection, database, day, rank, ready, reason, record, start, try_record,
+};
+
+#[tokio::test]
+async fn migrating_again_changes_nothing() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    record(&mut client, act(Kind::Help, "bob", "ada", day(0))).await;
+    let store = Store::new(&url, 2, &REASONED).unwrap();
+    let (before, key) = (rank(&mut client, "ada", day(1)).await, store.page_token_key().await.unwrap());
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+    assert_eq!(rank(&mut client, "ada", day(1)).await, before);
+    assert_eq!((store.page_token_key().await.unwrap(), key.len()), (key, 32));
+}
+
+#[tokio::test]
+async fn many_can_migrate_at_once() {
+    let url = database(false).await;
+    let migrate = async || {
+        let store = Store::new(&url, 2, &REASONED).unwrap();
+        store.migrate().await.unwrap();
+        store.check_schema().await.unwrap();
+        store.page_token_key().await.unwrap()
+    };
+    let (one, two, three, four) = tokio::join!(migrate(), migrate(), migrate(), migrate());
+    let mut keys = vec![one, two, three, four];
+    keys.dedup();
+    assert_eq!(keys.len(), 1, "all servers share one key");
+}
+
+#[tokio::test]
+async fn a_server_on_an_empty_database_is_alive_says_so_and_waits() {
+    let url = database(false).await;
+    let app = rapport::app::App::start(config(url.clone()), Clock::system()).await.unwrap();
+    let mut health = HealthClient::new(channel(app.address()));
+    let mut status = async |service: &str| {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        health.check(request).await.unwrap().into_inner().status()
+    };
+    assert_eq!(status("liveness").await, ServingStatus::Serving);
+    for service in ["", "readiness", "rapport.v1.RelationshipService"] {
+        assert_eq!(status(service).await, ServingStatus::NotServing, "{service:?}");
+    }
+    let mut client = client_of(app.address(), "one");
+    let help = act(Kind::Help, "bob", "ada", day(0));
+    let (person, peer) = ("ada".to_owned(), "bob".to_owned());
+    let asked = pb::GetConnectionRequest { person: person.clone(), peer, as_of_time: None };
+    let validate = pb::RecordInteractionRequest { interaction: Some(help.clone()), validate_only: true };
+    let item = pb::RecordInteractionsRequest { sequence: 1, interaction: Some(help.clone()) };
+    let streamed = match client.record_interactions(tokio_stream::iter([item])).await {
+        Ok(answers) => answers.into_inner().message().await.map(drop),
+        Err(status) => Err(status),
+    };
+    let rank_all = pb::RankConnectionsRequest { person, ..Default::default() };
+    let refusals = [
+        try_record(&mut client, help.clone()).await.map(drop),
+        client.record_interaction(validate).await.map(drop),
+        client.rank_connections(rank_all).await.map(drop),
+        client.get_connection(asked).await.map(drop),
+        streamed,
+    ];
+    for refusal in refusals {
+        let refusal = refusal.unwrap_err();
+        assert_eq!((refusal.code(), &*reason(&refusal)), (Code::Unavailable, "DATABASE_UNAVAILABLE"), "{refusal:?}");
+        assert!(refusal.get_error_details().retry_info().is_some());
+    }
+    Store::new(&url, 2, &REASONED).unwrap().migrate().await.unwrap();
+    ready(app.address()).await;
+    assert!(!record(&mut client, help).await.replayed, "nothing was recorded before");
+    assert_eq!(connection(&mut client, "ada", "bob", day(1)).await.their_interaction_counts[0].count, 1);
+}
+
+#[tokio::test]
+async fn every_key_leads_with_the_tenant() {
+    let mut connection = PgConnection::connect(&database(true).await).await.unwrap();
+    let indexes: Vec<(String, String, String, bool)> = sqlx::query_as(
+        "SELECT owner.relname::text, index.relname::text, attname::text, indisprimary
+         FROM pg_index
+         JOIN pg_class AS index ON index.oid = indexrelid
+         JOIN pg_class AS owner ON owner.oid = indrelid
+         JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+         WHERE owner.relnamespace = 'public'::regnamespace AND owner.relname <> '_sqlx_migrations'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> '_sqlx_migrations'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(["ledger", "tie", "rhythm", "commitment"].iter().all(|table| tables.iter().any(|known| known == table)));
+    for table in tables {
+        assert!(indexes.iter().any(|(owner, .., primary)| *owner == table && *primary), "{table} has a primary key");
+    }
+    for (table, index, first, _) in indexes {
+        assert!(first == "tenant" || table == "server_key", "{index} on {table} leads with {first}");
+    }
+}
+
+#[tokio::test]
+async fn text_is_ordered_by_its_bytes() {
+    // Else keys would be locked in another order than this program sorts them in.
+    let mut connection = PgConnection::connect(&database(true).await).await.unwrap();
+    let others: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%s.%s', relname, attname) FROM pg_attribute
+         JOIN pg_class ON pg_class.oid = attrelid JOIN pg_collation ON pg_collation.oid = attcollation
+         WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND collname <> 'C'
+             AND relname NOT IN ('_sqlx_migrations', 'server_key')",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(others, [""; 0]);
+}
