@@ -127,6 +127,8 @@ impl Running {
         let health = rpc.health.clone();
         let mut serving = tokio::spawn(rpc.serve(incoming, self.stop.clone().cancelled_owned()));
         let by_itself = tokio::select! {
+            // Asked first: an idle server may have ended already when it is looked at.
+            biased;
             () = self.stop.cancelled() => false,
             _ = &mut serving => true,
         };
