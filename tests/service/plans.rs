@@ -44,7 +44,7 @@ async fn filled() -> PgConnection {
             false, NULL, NULL, (ARRAY['email', 'chat'])[n % 3], ARRAY['rust'], NULL, '\\x00', '2026-01-01 00:00+00'
             FROM generate_series(1, 100000) AS n;
         INSERT INTO tie SELECT 'one', 'p' || n / 25, 'p' || (n * 7 + 1) % 2000, '2024-01-01 00:00+00',
-            '2026-01-01 00:00+00', array_fill(1, ARRAY[17]), array_fill(0.5, ARRAY[5]), array_fill(0.5, ARRAY[21])
+            '2026-01-01 00:00+00', array_fill(1, ARRAY[17]), array_fill(0.5, ARRAY[6]), array_fill(0.5, ARRAY[21])
             FROM generate_series(0, 49999) AS n ON CONFLICT DO NOTHING;
         INSERT INTO rhythm SELECT 'one', 'p' || n, '2026-01-01 00:00+00', true, true, array_fill(0.5, ARRAY[6])
             FROM generate_series(1, 20000) AS n;
