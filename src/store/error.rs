@@ -41,21 +41,17 @@ pub enum StoreError {
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
-/// SQLSTATE classes and codes that pass by themselves: lost connections, a database that is
-/// not there (yet), shutdown, failover, lack of resources, conflict.
-const PASSING: [&str; 11] =
-    ["08", "3D000", "53", "57P01", "57P02", "57P03", "57014", "25006", "40001", "40P01", "55P03"];
+/// SQLSTATE classes and codes that pass by themselves: lost connections, shutdown, failover, lack of resources, conflict.
+const PASSING: [&str; 10] = ["08", "53", "57P01", "57P02", "57P03", "57014", "25006", "40001", "40P01", "55P03"];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            // Whoever asks the pool has a place in it, so a time-out is of connecting, not of waiting for others.
-            sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                Self::Unavailable(error)
+            }
+            sqlx::Error::PoolClosed => Self::Unavailable(error),
             sqlx::Error::Database(database) if passes(database.as_ref()) => Self::Unavailable(error),
             _ => Self::Refused(error),
         }

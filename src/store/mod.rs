@@ -13,16 +13,12 @@ mod tie;
 mod view;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
-};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
 };
 
 use crate::{
@@ -40,7 +36,7 @@ pub use writer::{Answer, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
-/// How long a call waits for a place among the database connections, and then for the connection.
+/// How long a call waits for a database connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The name of the key that seals page tokens.
 const PAGE_TOKEN_KEY: &str = "page-token";
@@ -49,8 +45,6 @@ const PAGE_TOKEN_KEY: &str = "page-token";
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
-    /// One permit for each connection of the pool: who waits for others is told apart from who cannot connect.
-    places: Arc<Semaphore>,
     policy: &'static Policy,
 }
 
@@ -67,14 +61,7 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
-        let places = usize::try_from(max_connections).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
-        Ok(Self { pool, places: Arc::new(Semaphore::new(places)), policy })
-    }
-
-    /// A place among the connections, to be held for as long as one is used.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        let place = timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.places).acquire_owned()).await;
-        place.ok().and_then(Result::ok).ok_or(StoreError::Busy)
+        Ok(Self { pool, policy })
     }
 
     /// The parameters that its ties are kept with.
@@ -102,7 +89,6 @@ impl Store {
     /// Fails unless the schema is the one that this program needs.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let _place = self.place().await?;
         let mut connection = self.pool.acquire().await?;
         let exists = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
             .fetch_one(&mut *connection)
@@ -120,14 +106,12 @@ impl Store {
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let _place = self.place().await?;
         sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
         Ok(())
     }
 
     /// The key that seals page tokens, the same for all servers of this database.
     pub async fn page_token_key(&self) -> Result<Vec<u8>, StoreError> {
-        let _place = self.place().await?;
         sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", PAGE_TOKEN_KEY)
             .fetch_optional(&self.pool)
             .await?
@@ -137,7 +121,6 @@ impl Store {
     /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
     /// entries can be recorded again: what was committed is recognised.
     pub(crate) async fn record(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-        let _place = self.place().await?;
         let mut transaction = self.pool.begin().await?;
         let outcomes = absorb::record(&mut transaction, entries, self.policy).await?;
         transaction.commit().await?;
@@ -146,7 +129,6 @@ impl Store {
 
     /// What would become of an entry, without recording it; `None` when it is new.
     pub async fn check(&self, entry: &Entry) -> Result<Option<Outcome>, StoreError> {
-        let _place = self.place().await?;
         let mut connection = self.pool.acquire().await?;
         let recorded = ledger::recorded(&mut connection, [&entry.key()]).await?;
         Ok(recorded.get(&entry.key()).map(|first| entry.against(first)))
@@ -160,7 +142,6 @@ impl Store {
         peer: Option<&PersonId>,
         as_of: Timestamp,
     ) -> Result<View, StoreError> {
-        let _place = self.place().await?;
         let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let asked = view::Asked { tenant, owner, peer, as_of };
         let view = view::view(&mut snapshot, &asked, self.policy).await?;
@@ -177,7 +158,6 @@ impl Store {
         as_of: Timestamp,
         most_of_a_kind: i64,
     ) -> Result<std::collections::HashMap<PersonId, PairActs>, StoreError> {
-        let _place = self.place().await?;
         let mut connection = self.pool.acquire().await?;
         let asked = view::Asked { tenant, owner, peer: None, as_of };
         view::pair_acts(&mut connection, &asked, peers, most_of_a_kind).await
@@ -193,7 +173,6 @@ impl Store {
         channels: &[&str],
         topics: &[&str],
     ) -> Result<Vec<PersonId>, StoreError> {
-        let _place = self.place().await?;
         let mut connection = self.pool.acquire().await?;
         ledger::peers_with(&mut connection, tenant, person, as_of, channels, topics).await
     }

@@ -103,7 +103,6 @@ fn differences<K: Ord + std::hash::Hash + Clone, V: Clone>(
 impl Store {
     /// Derives everything again, tells how it goes after each step, and puts right what differs when asked to `repair`.
     pub async fn rebuild(&self, repair: bool, mut on_step: impl FnMut(&Progress)) -> Result<Progress, StoreError> {
-        let _place = self.place().await?;
         let mut connection = self.pool.acquire().await?;
         let mut total = Progress::default();
         let mut last = None;
