@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +20,6 @@ pub const MAX_BATCH: usize = 512;
 pub const QUEUE_LEN: usize = 4096;
 /// How often a batch is tried before its entries are refused; with the pauses between, about five seconds.
 const ATTEMPTS: u32 = 8;
-/// When no attempt is begun any more, however few there were: each may have waited for a connection or a lock.
-const RETRY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why an entry was not recorded.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -127,10 +125,10 @@ async fn write(store: &Store, entries: &[Entry]) -> Vec<Result<Outcome, WriteErr
 }
 
 async fn try_write(store: &Store, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-    let (mut attempt, begun) = (0, Instant::now());
+    let mut attempt = 0;
     loop {
         match store.record(entries).await {
-            Err(error) if error.is_passing() && attempt + 1 < ATTEMPTS && begun.elapsed() < RETRY_LIMIT => {
+            Err(error) if error.is_passing() && attempt + 1 < ATTEMPTS => {
                 tracing::warn!(attempt, error = %error, "recording a batch again");
                 sleep(pause(attempt)).await;
                 attempt += 1;
