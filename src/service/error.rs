@@ -38,7 +38,7 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match &error {
             StoreError::Busy => Self::Overloaded(error.into()),
-            StoreError::Unavailable(_) | StoreError::Raced | StoreError::Schema { .. } => {
+            StoreError::Unavailable(_) | StoreError::Silent | StoreError::Raced | StoreError::Schema { .. } => {
                 Self::Unavailable(error.into())
             }
             StoreError::HistoryTooLarge(_) => Self::HistoryTooLarge(error.into()),

@@ -8,8 +8,11 @@ pub enum StoreError {
     /// The database does not answer for now, or asks to try again. Nothing is wrong with the request.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// All connections stayed busy for too long, or none could be made.
-    #[error("no connection to the database could be had in time")]
+    /// The database said nothing for too long.
+    #[error("the database does not answer")]
+    Silent,
+    /// All connections stayed busy for too long.
+    #[error("no database connection came free in time")]
     Busy,
     /// Another transaction did the same at the same time; trying again settles it.
     #[error("another transaction created the same row")]
@@ -66,6 +69,6 @@ fn passes(error: &dyn sqlx::error::DatabaseError) -> bool {
 impl StoreError {
     /// Whether trying again by itself can help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Busy | Self::Raced)
+        matches!(self, Self::Unavailable(_) | Self::Silent | Self::Busy | Self::Raced)
     }
 }

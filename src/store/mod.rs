@@ -5,6 +5,7 @@
 mod absorb;
 mod commitment;
 mod error;
+mod lease;
 mod ledger;
 mod rebuild;
 mod rhythm;
@@ -34,6 +35,8 @@ pub use rows::TieKey;
 pub use view::{MAX_FOLDED, PairActs, PeerView, SideView, View};
 pub use writer::{Answer, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
+use lease::{Answers, Lease, within};
+
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// How long a call waits for a database connection.
@@ -45,6 +48,7 @@ const PAGE_TOKEN_KEY: &str = "page-token";
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    answers: Answers,
     policy: &'static Policy,
 }
 
@@ -61,7 +65,7 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
-        Ok(Self { pool, policy })
+        Ok(Self { pool, answers: Answers::default(), policy })
     }
 
     /// The parameters that its ties are kept with.
@@ -86,51 +90,59 @@ impl Store {
         Ok(connection.close().await?)
     }
 
+    async fn lease(&self) -> Result<Lease, StoreError> {
+        Lease::take(&self.pool, &self.answers).await
+    }
+
     /// Fails unless the schema is the one that this program needs.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let mut connection = self.pool.acquire().await?;
-        let exists = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
-            .fetch_one(&mut *connection)
-            .await?;
-        let found = if exists {
-            sqlx::query_scalar!(r#"SELECT max(version) AS "version" FROM _sqlx_migrations WHERE success"#)
-                .fetch_one(&mut *connection)
-                .await?
-                .unwrap_or(0)
-        } else {
-            0
-        };
+        let mut lease = self.lease().await?;
+        let found = within(schema_version(&mut lease)).await;
+        let found = lease.end(found)?;
         if found == needed { Ok(()) } else { Err(StoreError::Schema { found, needed }) }
     }
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query!("SELECT 1 AS one").fetch_one(&self.pool).await?;
-        Ok(())
+        let mut lease = self.lease().await?;
+        let answered =
+            within(async { Ok(sqlx::query!("SELECT 1 AS one").fetch_one(&mut *lease).await.map(drop)?) }).await;
+        lease.end(answered)
     }
 
     /// The key that seals page tokens, the same for all servers of this database.
     pub async fn page_token_key(&self) -> Result<Vec<u8>, StoreError> {
-        sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", PAGE_TOKEN_KEY)
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or(StoreError::Inconsistent { table: "server_key", what: "no key for page tokens" })
+        let mut lease = self.lease().await?;
+        let key = within(async {
+            sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", PAGE_TOKEN_KEY)
+                .fetch_optional(&mut *lease)
+                .await?
+                .ok_or(StoreError::Inconsistent { table: "server_key", what: "no key for page tokens" })
+        });
+        let key = key.await;
+        lease.end(key)
     }
 
     /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
     /// entries can be recorded again: what was committed is recognised.
     pub(crate) async fn record(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-        let mut transaction = self.pool.begin().await?;
-        let outcomes = absorb::record(&mut transaction, entries, self.policy).await?;
-        transaction.commit().await?;
-        Ok(outcomes)
+        let mut lease = self.lease().await?;
+        let outcomes = within(async {
+            let mut transaction = lease.begin().await?;
+            let outcomes = absorb::record(&mut transaction, entries, self.policy).await?;
+            transaction.commit().await?;
+            Ok(outcomes)
+        });
+        let outcomes = outcomes.await;
+        lease.end(outcomes)
     }
 
     /// What would become of an entry, without recording it; `None` when it is new.
     pub async fn check(&self, entry: &Entry) -> Result<Option<Outcome>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let recorded = ledger::recorded(&mut connection, [&entry.key()]).await?;
+        let mut lease = self.lease().await?;
+        let recorded = within(ledger::recorded(&mut lease, [&entry.key()])).await;
+        let recorded = lease.end(recorded)?;
         Ok(recorded.get(&entry.key()).map(|first| entry.against(first)))
     }
 
@@ -142,11 +154,16 @@ impl Store {
         peer: Option<&PersonId>,
         as_of: Timestamp,
     ) -> Result<View, StoreError> {
-        let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let asked = view::Asked { tenant, owner, peer, as_of };
-        let view = view::view(&mut snapshot, &asked, self.policy).await?;
-        snapshot.commit().await?;
-        Ok(view)
+        let mut lease = self.lease().await?;
+        let view = within(async {
+            let mut snapshot = lease.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            let asked = view::Asked { tenant, owner, peer, as_of };
+            let view = view::view(&mut snapshot, &asked, self.policy).await?;
+            snapshot.commit().await?;
+            Ok(view)
+        });
+        let view = view.await;
+        lease.end(view)
     }
 
     /// The latest acts of each kind of an owner and each of these peers, up to a time.
@@ -158,9 +175,10 @@ impl Store {
         as_of: Timestamp,
         most_of_a_kind: i64,
     ) -> Result<std::collections::HashMap<PersonId, PairActs>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
+        let mut lease = self.lease().await?;
         let asked = view::Asked { tenant, owner, peer: None, as_of };
-        view::pair_acts(&mut connection, &asked, peers, most_of_a_kind).await
+        let acts = within(view::pair_acts(&mut lease, &asked, peers, most_of_a_kind)).await;
+        lease.end(acts)
     }
 
     /// Which of a person's peers have an interaction with them, by a time, on one of these channels and about one of these
@@ -173,14 +191,29 @@ impl Store {
         channels: &[&str],
         topics: &[&str],
     ) -> Result<Vec<PersonId>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        ledger::peers_with(&mut connection, tenant, person, as_of, channels, topics).await
+        let mut lease = self.lease().await?;
+        let peers = within(ledger::peers_with(&mut lease, tenant, person, as_of, channels, topics)).await;
+        lease.end(peers)
     }
 
     /// Closes all connections after their work is done.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// The version of the schema; 0 for none.
+async fn schema_version(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    let exists = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(0);
+    }
+    let version = sqlx::query_scalar!(r#"SELECT max(version) AS "version" FROM _sqlx_migrations WHERE success"#)
+        .fetch_one(connection)
+        .await?;
+    Ok(version.unwrap_or(0))
 }
 
 /// Migrations may take as long as they need.

@@ -1,0 +1,87 @@
+//! Connections on loan from the pool, each for one piece of work of bounded length. One whose work was cut off half-way, by
+//! the clock or because nobody waits for it any more, is closed and never used again.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use tokio::time::timeout;
+
+use super::StoreError;
+
+/// How long a piece of work may take; longer than PostgreSQL lets a statement run, so that only silence lasts as long.
+const WORK_LIMIT: Duration = Duration::from_secs(35);
+/// How long a connection may take to prove that it can be used again.
+const RETURN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How many pieces of work the database has done.
+pub(super) type Answers = Arc<AtomicU64>;
+
+/// A connection on loan.
+pub(super) struct Lease {
+    connection: PoolConnection<Postgres>,
+    answers: Answers,
+    is_whole: bool,
+}
+
+/// What work came to; `None` when it took too long.
+pub(super) struct Worked<T>(Option<Result<T, StoreError>>);
+
+/// Does a piece of work on a lease, within the limit.
+pub(super) async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Worked<T> {
+    Worked(timeout(WORK_LIMIT, work).await.ok())
+}
+
+impl Lease {
+    /// Waits for a connection. When none comes, all are busy; unless the database has answered nobody meanwhile.
+    pub(super) async fn take(pool: &PgPool, answers: &Answers) -> Result<Self, StoreError> {
+        let before = answers.load(Ordering::Relaxed);
+        match pool.acquire().await {
+            Ok(connection) => Ok(Self { connection, answers: Arc::clone(answers), is_whole: false }),
+            Err(sqlx::Error::PoolTimedOut) if answers.load(Ordering::Relaxed) == before => Err(StoreError::Silent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives the connection back, unless the work on it was cut off.
+    pub(super) fn end<T>(mut self, worked: Worked<T>) -> Result<T, StoreError> {
+        self.is_whole = worked.0.is_some();
+        let result = worked.0.unwrap_or(Err(StoreError::Silent));
+        if result.is_ok() {
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.is_whole {
+            // The pool makes sure that the database still answers. Dropped by itself, the connection would wait for that
+            // without end, and keep its place in the pool.
+            tokio::spawn(timeout(RETURN_LIMIT, self.connection.return_to_pool()));
+        } else {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
