@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,12 @@ use super::{Entry, Outcome, Store, StoreError};
 pub const MAX_BATCH: usize = 512;
 /// The most entries that wait; more are refused.
 pub const QUEUE_LEN: usize = 4096;
-/// How often a batch is tried before its entries are refused; with the pauses between, about five seconds.
-const ATTEMPTS: u32 = 8;
+/// How long a batch is tried again, from its first try.
+const RETRY_LIMIT: Duration = Duration::from_secs(5);
+/// How long a batch may take with all its tries and parts.
+const BATCH_LIMIT: Duration = Duration::from_secs(20);
+/// How long an entry may wait until its batch begins.
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why an entry was not recorded.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,6 +31,9 @@ pub enum WriteError {
     /// Too many entries are waiting.
     #[error("too many entries are waiting")]
     QueueFull,
+    /// The entry has waited too long.
+    #[error("the entry has waited too long")]
+    Late,
     /// The writer has stopped.
     #[error("the writer has stopped")]
     Stopped,
@@ -37,6 +44,7 @@ pub enum WriteError {
 
 struct Pending {
     entry: Entry,
+    since: Instant,
     answer: oneshot::Sender<Result<Outcome, WriteError>>,
 }
 
@@ -67,7 +75,7 @@ impl Writer {
     /// Queues an entry, or refuses it at once when the queue is full.
     pub fn offer(&self, entry: Entry) -> Result<Answer, WriteError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Pending { entry, answer }).map_err(|error| match error {
+        self.queue.try_send(Pending { entry, since: Instant::now(), answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => WriteError::Stopped,
         })?;
@@ -77,7 +85,8 @@ impl Writer {
     /// Queues an entry as soon as there is room.
     pub async fn push(&self, entry: Entry) -> Result<Answer, WriteError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.send(Pending { entry, answer }).await.map_err(|_| WriteError::Stopped)?;
+        let place = self.queue.reserve().await.map_err(|_| WriteError::Stopped)?;
+        place.send(Pending { entry, since: Instant::now(), answer });
         Ok(answered)
     }
 }
@@ -96,9 +105,16 @@ async fn write_batches(store: Store, mut queue: mpsc::Receiver<Pending>, closing
         if taken == 0 {
             return;
         }
+        let begun = Instant::now();
+        for late in batch.extract_if(.., |pending| begun - pending.since > WAIT_LIMIT) {
+            let _ = late.answer.send(Err(WriteError::Late));
+        }
         let (entries, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|pending| (pending.entry, pending.answer)).unzip();
-        let outcomes = write(&store, &entries).await;
+        if entries.is_empty() {
+            continue;
+        }
+        let outcomes = write(&store, &entries, begun + BATCH_LIMIT).await;
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Whoever asked may have hung up; the entry is recorded all the same.
             let _ = answer.send(outcome);
@@ -107,8 +123,8 @@ async fn write_batches(store: Store, mut queue: mpsc::Receiver<Pending>, closing
 }
 
 /// Writes a batch. When it fails for good, its halves are written alone, so that one bad entry harms no other.
-async fn write(store: &Store, entries: &[Entry]) -> Vec<Result<Outcome, WriteError>> {
-    match try_write(store, entries).await {
+async fn write(store: &Store, entries: &[Entry], deadline: Instant) -> Vec<Result<Outcome, WriteError>> {
+    match try_write(store, entries, deadline).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) if error.is_passing() || entries.len() == 1 => {
             tracing::error!(entries = entries.len(), error = %error, source = ?std::error::Error::source(&error), "a batch was not recorded");
@@ -117,18 +133,19 @@ async fn write(store: &Store, entries: &[Entry]) -> Vec<Result<Outcome, WriteErr
         }
         Err(_) => {
             let (first, second) = entries.split_at(entries.len() / 2);
-            let mut outcomes = Box::pin(write(store, first)).await;
-            outcomes.extend(Box::pin(write(store, second)).await);
+            let mut outcomes = Box::pin(write(store, first, deadline)).await;
+            outcomes.extend(Box::pin(write(store, second, deadline)).await);
             outcomes
         }
     }
 }
 
-async fn try_write(store: &Store, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+async fn try_write(store: &Store, entries: &[Entry], deadline: Instant) -> Result<Vec<Outcome>, StoreError> {
+    let begun = Instant::now();
     let mut attempt = 0;
     loop {
-        match store.record(entries).await {
-            Err(error) if error.is_passing() && attempt + 1 < ATTEMPTS => {
+        match timeout_at(deadline, store.record(entries)).await.unwrap_or(Err(StoreError::Silent)) {
+            Err(error) if error.is_passing() && begun.elapsed() < RETRY_LIMIT && Instant::now() < deadline => {
                 tracing::warn!(attempt, error = %error, "recording a batch again");
                 sleep(pause(attempt)).await;
                 attempt += 1;
