@@ -29,6 +29,8 @@ const PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const FAILED_PROBES: u32 = 3;
 /// How long what is still queued may take to be written at shutdown.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+/// How long connections to the database may take to be closed at shutdown.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +125,7 @@ struct Running {
 }
 
 impl Running {
-    async fn run(self, rpc: Rpc, incoming: TcpIncoming) -> Result<(), AppError> {
+    async fn run(mut self, rpc: Rpc, incoming: TcpIncoming) -> Result<(), AppError> {
         let health = rpc.health.clone();
         let mut serving = tokio::spawn(rpc.serve(incoming, self.stop.clone().cancelled_owned()));
         let by_itself = tokio::select! {
@@ -131,21 +133,25 @@ impl Running {
             biased;
             () = self.stop.cancelled() => false,
             _ = &mut serving => true,
+            // It ends with the last call, or by a defect that would leave nothing recorded ever after.
+            _ = &mut self.written => true,
         };
         tracing::info!("shutting down");
         self.readiness.abort();
         health.set_ready(false).await;
         self.stop.cancel();
-        if !by_itself && timeout(self.drain_limit, &mut serving).await.is_err() {
+        if !serving.is_finished() && timeout(self.drain_limit, &mut serving).await.is_err() {
             tracing::warn!(drain_limit_s = self.drain_limit.as_secs(), "calls are cut off that took too long to end");
             serving.abort();
         }
         // Calls that were cut off can put nothing more into the queue; what is queued is still written.
         self.writer.close();
-        if timeout(FLUSH_LIMIT, self.written).await.is_err() {
+        if !self.written.is_finished() && timeout(FLUSH_LIMIT, &mut self.written).await.is_err() {
             tracing::error!("not all that was queued could be written");
         }
-        self.store.close().await;
+        if timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
+            tracing::warn!("the database does not let go of its connections");
+        }
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
