@@ -44,8 +44,11 @@ pub enum StoreError {
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
-/// SQLSTATE classes and codes that pass by themselves: lost connections, shutdown, failover, lack of resources, conflict.
-const PASSING: [&str; 10] = ["08", "53", "57P01", "57P02", "57P03", "57014", "25006", "40001", "40P01", "55P03"];
+/// SQLSTATE classes and codes that pass, by themselves or by an operator's hand, and say nothing against the request: lost
+/// connections, a role or database that is not there or lets nobody in, a session or transaction ended for its idleness,
+/// conflict, lack of resources, shutdown and failover, a failing disk.
+const PASSING: [&str; 14] =
+    ["08", "28", "3D000", "25006", "25P03", "25P04", "40001", "40003", "40P01", "53", "55P03", "57014", "57P", "58"];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -54,7 +57,8 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 Self::Unavailable(error)
             }
-            sqlx::Error::PoolClosed => Self::Unavailable(error),
+            // A transaction begins unless the connection is not in the state it was thought to be in.
+            sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => Self::Unavailable(error),
             sqlx::Error::Database(database) if passes(database.as_ref()) => Self::Unavailable(error),
             _ => Self::Refused(error),
         }
