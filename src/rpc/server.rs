@@ -21,6 +21,9 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// The most calls at once on one connection.
 const MAX_STREAMS: u32 = 1024;
+/// The most calls of one connection that may have been given up before they were looked at; one more closes it. As many as
+/// may be under way: callers behind a shared connection who lose patience together do not fail those who wait.
+const MAX_GIVEN_UP: usize = 1024;
 /// The most metadata of one call, in bytes.
 const MAX_METADATA_BYTES: u32 = 16 * 1024;
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
@@ -75,6 +78,7 @@ impl Rpc {
             .trace_fn(layers::span)
             .layer(MapResponseLayer::new(layers::describe))
             .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
             .http2_max_header_list_size(MAX_METADATA_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
