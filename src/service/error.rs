@@ -38,9 +38,11 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match &error {
             StoreError::Busy => Self::Overloaded(error.into()),
-            StoreError::Unavailable(_) | StoreError::Silent | StoreError::Raced | StoreError::Schema { .. } => {
-                Self::Unavailable(error.into())
-            }
+            StoreError::Unavailable(_)
+            | StoreError::Silent
+            | StoreError::Raced
+            | StoreError::Unwanted
+            | StoreError::Schema { .. } => Self::Unavailable(error.into()),
             StoreError::HistoryTooLarge(_) => Self::HistoryTooLarge(error.into()),
             StoreError::Inconsistent { .. } | StoreError::Refused(_) | StoreError::Migration(_) => {
                 Self::Internal(error.into())

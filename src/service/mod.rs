@@ -8,6 +8,8 @@ mod record;
 
 use std::future::Future;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     domain::Timestamp,
     scoring::Policy,
@@ -44,12 +46,16 @@ impl Service {
     fn latest_interaction_time(&self) -> Timestamp {
         self.clock.now().saturating_add_micros(self.future_limit_micros)
     }
-}
 
-/// Runs database work in a task of its own: a caller who hangs up drops only the waiting, never a connection half-way
-/// through a transaction.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
-) -> Result<T, ServiceError> {
-    tokio::spawn(work).await.map_err(|error| ServiceError::Internal(Box::new(error)))?
+    /// Runs database work in a task of its own: a caller who hangs up drops only the waiting, never a connection half-way
+    /// through a transaction. What has not begun by then does not begin any more.
+    async fn detached<T: Send + 'static, W>(&self, work: impl FnOnce(Store) -> W) -> Result<T, ServiceError>
+    where
+        W: Future<Output = Result<T, ServiceError>> + Send + 'static,
+    {
+        let hung_up = CancellationToken::new();
+        let _hangs_up = hung_up.clone().drop_guard();
+        let done = tokio::spawn(work(self.store.until(hung_up))).await;
+        done.map_err(|error| ServiceError::Internal(Box::new(error)))?
+    }
 }

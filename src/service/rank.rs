@@ -8,7 +8,7 @@ use crate::{
     store::{PairActs, PeerView, Store, View},
 };
 
-use super::{Service, ServiceError, detached};
+use super::{Service, ServiceError};
 
 /// The most connections of one page.
 pub const MAX_PAGE: usize = 1000;
@@ -112,9 +112,9 @@ pub struct Reason {
 impl Service {
     /// One page of an owner's ranking.
     pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
-        let (store, policy) = (self.store.clone(), self.policy());
+        let policy = self.policy();
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
-        detached(async move {
+        self.detached(move |store| async move {
             let view = store.view(&tenant, &query.person, None, as_of).await?;
             let admitted = admitted(&store, &tenant, &query, as_of).await?;
             let (ranked, more) = ranked(&view, &query, admitted.as_ref(), as_of, policy);
@@ -137,9 +137,9 @@ impl Service {
         tenant: TenantId,
         query: ConnectionQuery,
     ) -> Result<(ConnectionView, Timestamp, &'static str), ServiceError> {
-        let (store, policy) = (self.store.clone(), self.policy());
+        let policy = self.policy();
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
-        detached(async move {
+        self.detached(move |store| async move {
             let mut view = store.view(&tenant, &query.person, Some(&query.peer), as_of).await?;
             view.peers.entry(query.peer.clone()).or_default();
             let peer = &view.peers[&query.peer];

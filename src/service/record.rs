@@ -7,7 +7,7 @@ use crate::{
     store::{Answer, Entry, Outcome, WriteError},
 };
 
-use super::{Service, ServiceError, detached};
+use super::{Service, ServiceError};
 
 /// What became of an interaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +67,8 @@ impl Service {
         if draft.interaction_id.is_none() {
             return Ok(fresh);
         }
-        let (id, store) = (entry.interaction.id.clone(), self.store.clone());
-        match detached(async move { Ok(store.check(&entry).await?) }).await? {
+        let id = entry.interaction.id.clone();
+        match self.detached(move |store| async move { Ok(store.check(&entry).await?) }).await? {
             None => Ok(Recorded { id: Some(id), ..fresh }),
             Some(outcome) => recorded(id, outcome),
         }

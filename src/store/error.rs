@@ -14,6 +14,9 @@ pub enum StoreError {
     /// All connections stayed busy for too long.
     #[error("no database connection came free in time")]
     Busy,
+    /// Nobody waits for it any more.
+    #[error("nobody waits for it any more")]
+    Unwanted,
     /// Another transaction did the same at the same time; trying again settles it.
     #[error("another transaction created the same row")]
     Raced,

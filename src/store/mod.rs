@@ -22,6 +22,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     domain::{PersonId, TenantId, Timestamp},
     scoring::Policy,
@@ -49,6 +51,7 @@ const PAGE_TOKEN_KEY: &str = "page-token";
 pub struct Store {
     pool: PgPool,
     answers: Answers,
+    unwanted: CancellationToken,
     policy: &'static Policy,
 }
 
@@ -65,7 +68,7 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
-        Ok(Self { pool, answers: Answers::default(), policy })
+        Ok(Self { pool, answers: Answers::default(), unwanted: CancellationToken::new(), policy })
     }
 
     /// The parameters that its ties are kept with.
@@ -90,8 +93,15 @@ impl Store {
         Ok(connection.close().await?)
     }
 
+    /// The same store, for somebody who may lose interest: no work begins after that.
+    #[must_use]
+    pub fn until(&self, unwanted: CancellationToken) -> Self {
+        Self { unwanted, ..self.clone() }
+    }
+
     async fn lease(&self) -> Result<Lease, StoreError> {
-        Lease::take(&self.pool, &self.answers).await
+        let lease = self.unwanted.run_until_cancelled(Lease::take(&self.pool, &self.answers)).await;
+        lease.unwrap_or(Err(StoreError::Unwanted))
     }
 
     /// Fails unless the schema is the one that this program needs.
