@@ -62,7 +62,7 @@ impl Store {
         let options = options.application_name("rapport").options([
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "60s"),
+            ("idle_in_transaction_session_timeout", "20s"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
