@@ -18,11 +18,14 @@
 
 mod as_of;
 mod cli;
+mod contention;
 mod errors;
+mod feed;
 mod harness;
 mod history;
 mod import;
 mod import_breaks;
+mod kills;
 mod limits;
 mod model;
 mod oracle;
@@ -30,9 +33,12 @@ mod outages;
 mod paging;
 mod plans;
 mod private;
+mod process;
 mod program;
+mod proxy;
 mod rebuild;
 mod recording;
+mod silence;
 mod storage;
 mod streaming;
 mod surface;

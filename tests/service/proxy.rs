@@ -1,0 +1,180 @@
+//! The network between a server and its database, to be cut, silenced, or lost at the worst moment.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::process::free_address;
+
+/// What a simple query for a commit looks like on the wire.
+const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Forward,
+    Cut,
+    Silent,
+}
+
+/// How many commits yet to come are lost, and on which way.
+#[derive(Default)]
+struct Losses {
+    requests: AtomicU32,
+    answers: AtomicU32,
+    silent: AtomicU32,
+}
+
+impl Losses {
+    fn take(count: &AtomicU32) -> bool {
+        count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// A port that leads to a PostgreSQL's socket.
+pub struct Proxy {
+    address: SocketAddr,
+    options: PgConnectOptions,
+    mode: watch::Sender<Mode>,
+    losses: Arc<Losses>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A way to the database at `url`.
+    pub async fn start(url: &str) -> Self {
+        let (mode, _) = watch::channel(Mode::Forward);
+        let proxy = Self {
+            address: free_address(),
+            options: url.parse().unwrap(),
+            mode,
+            losses: Arc::default(),
+            accepting: tokio::spawn(async {}),
+        };
+        proxy.forwarding().await
+    }
+
+    /// The database's URL by this way.
+    pub fn url(&self) -> String {
+        let (user, database) = (self.options.get_username(), self.options.get_database().unwrap());
+        format!("postgresql://{user}@{}/{database}?sslmode=disable", self.address)
+    }
+
+    /// Forwards from now on, on new connections.
+    pub async fn forwarding(mut self) -> Self {
+        let listener = {
+            self.accepting.abort();
+            // Wait until it lets go of the port.
+            let _ = (&mut self.accepting).await;
+            TcpListener::bind(self.address).await.unwrap()
+        };
+        self.mode.send_replace(Mode::Forward);
+        let socket = self.options.get_socket().unwrap().join(".s.PGSQL.5432");
+        self.accepting = tokio::spawn(accept(listener, socket, self.mode.clone(), Arc::clone(&self.losses)));
+        self
+    }
+
+    /// Cuts all connections and refuses others.
+    pub fn refuse(&self) {
+        self.accepting.abort();
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Cuts all connections, and others as soon as they are made.
+    pub fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Lets new connections through again.
+    pub fn resume(&self) {
+        self.mode.send_replace(Mode::Forward);
+    }
+
+    /// Cuts the connections of the next commits: before PostgreSQL hears of them, then after it has obeyed.
+    pub fn lose_commits(&self, requests: u32, answers: u32) {
+        self.losses.requests.store(requests, Ordering::SeqCst);
+        self.losses.answers.store(answers, Ordering::SeqCst);
+    }
+
+    /// Lets nothing through any more from the next commit on, and tells nobody. Connections that were silenced stay so.
+    pub fn silence_at_commit(&self) {
+        self.losses.silent.store(1, Ordering::SeqCst);
+    }
+
+    /// How many commits are still to be lost.
+    pub fn commits_to_lose(&self) -> u32 {
+        let Losses { requests, answers, silent } = &*self.losses;
+        [requests, answers, silent].into_iter().map(|count| count.load(Ordering::SeqCst)).sum()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, socket: PathBuf, mode: watch::Sender<Mode>, losses: Arc<Losses>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (near, _) = listener.accept().await.unwrap();
+        connections.spawn(carry(near, socket.clone(), mode.clone(), Arc::clone(&losses)));
+    }
+}
+
+async fn carry(
+    mut near: TcpStream,
+    socket: PathBuf,
+    modes: watch::Sender<Mode>,
+    losses: Arc<Losses>,
+) -> io::Result<()> {
+    let mut mode = modes.subscribe();
+    let mut far = UnixStream::connect(socket).await?;
+    let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let now = *mode.borrow_and_update();
+        match now {
+            Mode::Forward => {}
+            Mode::Cut => return Ok(()),
+            Mode::Silent => return std::future::pending().await,
+        }
+        tokio::select! {
+            _ = mode.changed() => {}
+            length = near.read(&mut up) => {
+                let bytes = some(&up, length?)?;
+                let is_commit = bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
+                if is_commit && Losses::take(&losses.requests) {
+                    return Ok(());
+                }
+                if is_commit && Losses::take(&losses.silent) {
+                    modes.send_replace(Mode::Silent);
+                    continue;
+                }
+                far.write_all(bytes).await?;
+                if is_commit && Losses::take(&losses.answers) {
+                    // Its answer tells that PostgreSQL has committed.
+                    let length = far.read(&mut down).await?;
+                    return some(&down, length).map(|_| ());
+                }
+            }
+            length = far.read(&mut down) => near.write_all(some(&down, length?)?).await?,
+        }
+    }
+}
+
+fn some(buffer: &[u8], length: usize) -> io::Result<&[u8]> {
+    if length == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(&buffer[..length]) }
+}
