@@ -63,7 +63,7 @@ pub struct App {
 }
 
 impl App {
-    /// Starts a server; it listens when this returns, and serves as soon as its database is ready.
+    /// Starts a server; it listens when this returns, and serves as soon as its database is ready: a private one is.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, AppError> {
         let listen = |source| AppError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -76,12 +76,13 @@ impl App {
             }
         };
         let store = Store::new(&url, config.max_connections, <&Policy>::default())?;
+        let (sealer, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
         if postgres.is_some() {
             store.migrate().await?;
+            prepare(&store, &sealer).await?;
         }
         let (writer, written) = Writer::start(store.clone());
         let service = Service::new(store.clone(), writer.clone(), clock, config.future_limit);
-        let (sealer, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
         let rpc = Rpc::new(service, Arc::clone(&sealer), stop.clone()).await;
         let readiness = tokio::spawn(watch(store.clone(), sealer, rpc.health.clone()));
         let running = Running {
@@ -192,7 +193,7 @@ async fn prepare(store: &Store, sealer: &OnceLock<Sealer>) -> Result<(), StoreEr
     let key = store.page_token_key().await?;
     let made =
         Sealer::new(&key).ok_or(StoreError::Inconsistent { table: "server_key", what: "a key of the wrong length" })?;
-    // Only this task sets it.
+    // Whoever sets it sets the same one.
     let _ = sealer.set(made);
     Ok(())
 }

@@ -63,13 +63,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     };
     print::line(format_args!("Rapport listens on {}", app.address()));
     let (address, stop) = (app.address(), app.stopper());
+    let mut ended = std::pin::pin!(app.ended());
     if arguments.sample {
-        tokio::select! {
-            loaded = sample::load(address) => loaded?,
-            () = stopped() => stop.cancel(),
+        let loaded = tokio::select! {
+            loaded = sample::load(address) => loaded,
+            () = stopped() => {
+                stop.cancel();
+                Ok(())
+            }
+        };
+        if let Err(failure) = loaded {
+            stop.cancel();
+            ended.await?;
+            return Err(failure);
         }
     }
-    let mut ended = std::pin::pin!(app.ended());
     tokio::select! {
         result = &mut ended => return result.map(|()| Finished::Well).map_err(Into::into),
         () = stopped() => stop.cancel(),

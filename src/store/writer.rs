@@ -127,7 +127,9 @@ async fn write(store: &Store, entries: &[Entry], deadline: Instant) -> Vec<Resul
     match try_write(store, entries, deadline).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) if error.is_passing() || entries.len() == 1 => {
-            tracing::error!(entries = entries.len(), error = %error, source = ?std::error::Error::source(&error), "a batch was not recorded");
+            // What the driver displays holds no values; what it would show for debugging does.
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            tracing::error!(entries = entries.len(), error = %error, cause, "a batch was not recorded");
             let error = Arc::new(error);
             entries.iter().map(|_| Err(WriteError::Store(Arc::clone(&error)))).collect()
         }

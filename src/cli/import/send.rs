@@ -121,7 +121,8 @@ impl Sender<'_> {
                 Err(Broken::ForGood(failure)) => return Err(failure),
                 Err(Broken::Passing(status)) => {
                     failures = if self.resume.place.line > before { 1 } else { failures + 1 };
-                    // A server that was never there is not waited for.
+                    // A server that was never there is not waited for; one that is not ready yet has answered.
+                    self.reached |= std::error::Error::source(&status).is_none();
                     if failures >= ATTEMPTS || !self.reached {
                         return Err(self.server.failure(&status));
                     }
