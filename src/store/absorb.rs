@@ -11,8 +11,10 @@ use crate::{
 };
 
 use super::{
-    StoreError, commitment, ledger,
-    ledger::{ActsByTie, Entry, EntryKey, IdColumns},
+    StoreError, commitment, history,
+    history::{ActsByTie, IdColumns},
+    ledger,
+    ledger::{Entry, EntryKey},
     rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
     tie,
@@ -149,7 +151,7 @@ async fn absorb_ties(
         });
         (fold, late.collect())
     };
-    let earlier = earlier_cells(ledger::acts_on_days(connection, &late, ids).await?, policy);
+    let earlier = earlier_cells(history::acts_on_days(connection, &late, ids).await?, policy);
     let folded = fold_again(connection, &fold, policy).await?;
     let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
     for (key, days) in touched {
@@ -204,7 +206,7 @@ async fn fold_again(
         return Ok(HashMap::new());
     }
     let columns: KeyColumns<'_> = keys.iter().copied().collect();
-    let acts = ledger::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
+    let acts = history::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
     Ok(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
 }
 
@@ -228,7 +230,7 @@ async fn absorb_rhythms(
             days.keys().filter(is_late).map(|day| (key.clone(), *day))
         })
         .collect();
-    let earlier = ledger::activity_on_days(connection, &late, ids, policy).await?;
+    let earlier = history::activity_on_days(connection, &late, ids, policy).await?;
     let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
     for (key, days) in touched {
         let known = kept.remove(&key);

@@ -5,6 +5,7 @@
 mod absorb;
 mod commitment;
 mod error;
+mod history;
 mod lease;
 mod ledger;
 mod rebuild;
@@ -202,7 +203,7 @@ impl Store {
         topics: &[&str],
     ) -> Result<Vec<PersonId>, StoreError> {
         let mut lease = self.lease().await?;
-        let peers = within(ledger::peers_with(&mut lease, tenant, person, as_of, channels, topics)).await;
+        let peers = within(history::peers_with(&mut lease, tenant, person, as_of, channels, topics)).await;
         lease.end(peers)
     }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Store, StoreError, commitment, ledger, rhythm,
+    Store, StoreError, commitment, history, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
     tie,
 };
@@ -193,7 +193,7 @@ async fn lock_pairs(connection: &mut PgConnection, both: &BTreeSet<TieKey>) -> R
     let columns: KeyColumns<'_> = both.iter().collect();
     loop {
         let ties = tie::lock(connection, &columns).await?;
-        let acts = ledger::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
+        let acts = history::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
         let commitments = commitment::of_ties(connection, &columns).await?;
         if tie::get(connection, &columns).await?.len() == ties.len() {
             return Ok(Locked { ties, acts, commitments });
@@ -285,7 +285,7 @@ async fn derive_rhythms(
     policy: &Policy,
 ) -> Result<Progress, StoreError> {
     let kept = rhythm::lock(connection, keys).await?;
-    let activity = ledger::activity_until(connection, keys, Timestamp::MAX, usize::MAX).await?;
+    let activity = history::activity_until(connection, keys, Timestamp::MAX, usize::MAX).await?;
     let derived: BTreeMap<RhythmKey, Rhythm> =
         activity.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
     let wrong = differences(&kept, &derived, Rhythm::agrees_with);

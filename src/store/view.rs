@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    StoreError, commitment, ledger, rhythm,
+    StoreError, commitment, history, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
     tie,
 };
@@ -120,7 +120,7 @@ async fn ties(
     let begun: Vec<_> = later.iter().filter(|(_, tie)| tie.first_time <= asked.as_of).map(|(key, _)| key).collect();
     if !begun.is_empty() {
         let keys: KeyColumns<'_> = begun.into_iter().collect();
-        let acts = ledger::acts_until(connection, &keys, asked.as_of, MAX_FOLDED).await?;
+        let acts = history::acts_until(connection, &keys, asked.as_of, MAX_FOLDED).await?;
         ties.extend(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))));
     }
     Ok(ties)
@@ -155,7 +155,7 @@ async fn add_rhythms(
     let (mut rhythms, later): (HashMap<_, _>, HashMap<_, _>) =
         rhythm::get(connection, &persons).await?.into_iter().partition(|(_, rhythm)| rhythm.last_time <= asked.as_of);
     if !later.is_empty() {
-        let activity = ledger::activity_until(connection, later.keys(), asked.as_of, MAX_FOLDED).await?;
+        let activity = history::activity_until(connection, later.keys(), asked.as_of, MAX_FOLDED).await?;
         rhythms.extend(activity.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))));
     }
     for ((_, person), rhythm) in rhythms {
@@ -185,7 +185,7 @@ pub(super) async fn pair_acts(
 ) -> Result<HashMap<PersonId, PairActs>, StoreError> {
     let keys: Vec<TieKey> =
         peers.iter().flat_map(|peer| [asked.tie_of(peer, asked.owner), asked.tie_of(asked.owner, peer)]).collect();
-    let mut acts = ledger::latest_acts(connection, &keys.iter().collect(), asked.as_of, most_of_a_kind).await?;
+    let mut acts = history::latest_acts(connection, &keys.iter().collect(), asked.as_of, most_of_a_kind).await?;
     Ok(keys
         .chunks_exact(2)
         .zip(peers)
