@@ -84,7 +84,7 @@ pub struct Policy {
     pub violation: f64,
     /// The normal quantile of the interval; 1.2816 makes it 80 %.
     pub interval_quantile: f64,
-    /// The probability from which somebody can be counted on: `REAL` and `ONE_SIDED`.
+    /// The probability from which somebody can be counted on: `REAL` when both can, `ONE_SIDED` when one can.
     pub real_from: f64,
     /// The probability from which there is evidence worth the name: `BUDDING`.
     pub budding_from: f64,

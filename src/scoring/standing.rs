@@ -61,7 +61,8 @@ impl Pair<'_> {
         let [they, you] = self.steps(as_of, policy);
         let (they_would_help, you_would_help) = (they.interval(policy), you.interval(policy));
         let mutual = they_would_help.mutual(you_would_help);
-        let (higher, lower) = (they_would_help.probability.max(you_would_help.probability), mutual.probability);
+        let (they_probably, you_probably) = (they_would_help.probability, you_would_help.probability);
+        let (lower, higher) = (they_probably.min(you_probably), they_probably.max(you_probably));
         let status = if they.is_broken(they_would_help.probability, policy)
             || you.is_broken(you_would_help.probability, policy)
         {
@@ -113,8 +114,8 @@ impl Pair<'_> {
         let probability = |own: &Evidence, other: &Evidence| {
             let gains = Gains::new(own, other, Left::FULL, policy);
             let tally = Tally::new(own, other, 0.0, policy);
-            Steps { gains, full_gains: gains, tally }.interval(policy)
+            Steps { gains, full_gains: gains, tally }.interval(policy).probability
         };
-        probability(&theirs, &yours).mutual(probability(&yours, &theirs)).probability >= policy.real_from
+        probability(&theirs, &yours).min(probability(&yours, &theirs)) >= policy.real_from
     }
 }
