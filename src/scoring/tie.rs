@@ -201,6 +201,14 @@ impl Tie {
         debug_assert!(self.evidence.to_array().iter().all(|sum| sum.is_finite()), "evidence stays finite");
     }
 
+    /// Replaces how promises and asks came out by what a fold of the outcomes alone says.
+    pub fn take_outcomes(&mut self, outcomes: &Self, policy: &Policy) {
+        let folded = outcomes.evidence.faded(self.day().days_since(outcomes.day()), policy);
+        let own = &mut self.evidence;
+        (own.kept, own.broken, own.granted, own.declined) =
+            (folded.kept, folded.broken, folded.granted, folded.declined);
+    }
+
     /// The evidence as it stands at `as_of`; at the earliest on the day of the latest act.
     pub fn evidence_at(&self, as_of: Timestamp, policy: &Policy) -> Evidence {
         self.evidence.faded(self.day().age_at(as_of), policy)

@@ -20,8 +20,8 @@ pub enum ServiceError {
     /// More work is waiting than can be taken on.
     #[error("too much work is waiting; try again later")]
     Overloaded(#[source] Source),
-    /// A past as-of time needs more history than is folded at once.
-    #[error("too much has happened since as_of_time to answer for it")]
+    /// There is more to read than is read for one answer.
+    #[error("there is more history than can be read for one answer")]
     HistoryTooLarge(#[source] Source),
     /// The database does not answer.
     #[error("the database is unavailable; try again later")]
@@ -43,7 +43,7 @@ impl From<StoreError> for ServiceError {
             | StoreError::Raced
             | StoreError::Unwanted
             | StoreError::Schema { .. } => Self::Unavailable(error.into()),
-            StoreError::HistoryTooLarge(_) => Self::HistoryTooLarge(error.into()),
+            StoreError::TooLarge(_) => Self::HistoryTooLarge(error.into()),
             StoreError::Inconsistent { .. } | StoreError::Refused(_) | StoreError::Migration(_) => {
                 Self::Internal(error.into())
             }

@@ -105,7 +105,7 @@ async fn settle(connection: &mut PgConnection, touched: &DaysByTie, policy: &Pol
     let mut acts: BTreeMap<CommitmentRowKey, Vec<(&TieKey, &Act)>> = BTreeMap::new();
     for (tie, act) in touched.iter().flat_map(|(tie, days)| days.values().flatten().map(move |act| (tie, act))) {
         if let Some(key) = CommitmentKey::of(act) {
-            let row = (commitment::guarded_by(tie, key.actor_is_committed), key.id);
+            let row = (commitment::direction(tie, key.actor_is_committed), key.id);
             acts.entry(row).or_default().push((tie, act));
         }
     }
@@ -152,15 +152,15 @@ async fn absorb_ties(
         (fold, late.collect())
     };
     let earlier = earlier_cells(history::acts_on_days(connection, &late, ids).await?, policy);
-    let folded = fold_again(connection, &fold, policy).await?;
+    let outcomes = folded_outcomes(connection, &fold, policy).await?;
     let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
     for (key, days) in touched {
         let known = kept.remove(key);
         let target = if known.is_some() { &mut changed } else { &mut new };
-        let tie = match folded.get(key) {
-            Some(tie) => tie.clone(),
-            None => absorbed(known, key, days, &earlier, effect, policy),
-        };
+        let mut tie = absorbed(known, key, days, &earlier, effect, policy);
+        if let Some(outcomes) = outcomes.get(key) {
+            tie.take_outcomes(outcomes, policy);
+        }
         target.insert(key.clone(), tie);
     }
     tie::insert(connection, &new).await?;
@@ -197,7 +197,8 @@ fn absorbed(
     tie
 }
 
-async fn fold_again(
+/// How the promises and asks of ties came out, from the ledger alone.
+async fn folded_outcomes(
     connection: &mut PgConnection,
     keys: &[&TieKey],
     policy: &Policy,
@@ -206,7 +207,7 @@ async fn fold_again(
         return Ok(HashMap::new());
     }
     let columns: KeyColumns<'_> = keys.iter().copied().collect();
-    let acts = history::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
+    let acts = history::outcomes(connection, &columns).await?;
     Ok(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
 }
 

@@ -16,11 +16,12 @@ use super::{
 
 type Commitments = HashMap<CommitmentRowKey, Commitment>;
 
-/// All commitments of a person, either way.
+/// All commitments of a person, either way; an error when there are more than `most`.
 pub(super) async fn of_person(
     connection: &mut PgConnection,
     tenant: &TenantId,
     person: &PersonId,
+    most: usize,
 ) -> Result<Commitments, StoreError> {
     let rows = sqlx::query_as!(
         CommitmentRow,
@@ -31,12 +32,17 @@ pub(super) async fn of_person(
            UNION ALL
            SELECT tenant, committed, counterpart, commitment_id, made_time, due_time, group_size, outcome_time,
                outcome_id, released_time
-           FROM commitment WHERE tenant = $1 AND counterpart = $2"#,
+           FROM commitment WHERE tenant = $1 AND counterpart = $2
+           LIMIT $3"#,
         tenant.as_str(),
         person.as_str(),
+        super::one_more_than(most),
     )
     .fetch_all(connection)
     .await?;
+    if rows.len() > most {
+        return Err(StoreError::TooLarge(most));
+    }
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
@@ -197,7 +203,7 @@ pub(super) async fn delete(connection: &mut PgConnection, keys: &[CommitmentRowK
     Ok(())
 }
 
-/// The ties on either side of commitments: those whose locks guard them.
-pub(super) fn guarded_by(act: &TieKey, actor_is_committed: bool) -> TieKey {
+/// From the one committed to the one who counts on it, for an act of this tie.
+pub(super) fn direction(act: &TieKey, actor_is_committed: bool) -> TieKey {
     if actor_is_committed { act.clone() } else { act.reversed() }
 }

@@ -20,9 +20,9 @@ pub enum StoreError {
     /// Another transaction did the same at the same time; trying again settles it.
     #[error("another transaction created the same row")]
     Raced,
-    /// A past as-of time needs more history than is folded at once.
-    #[error("more than {0} acts would have to be folded")]
-    HistoryTooLarge(usize),
+    /// An answer needs more rows than are read for one.
+    #[error("more than {0} rows would have to be read")]
+    TooLarge(usize),
     /// A row that no version of this program writes.
     #[error("table {table} holds an impossible row: {what}")]
     Inconsistent {

@@ -47,11 +47,32 @@ pub(super) async fn acts_until(
         &ties.actors as _,
         &ties.recipients as _,
         to_sql(until),
-        i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1),
+        super::one_more_than(most),
     )
     .fetch_all(connection)
     .await?;
-    if rows.len() > most { Err(StoreError::HistoryTooLarge(most)) } else { by_tie(rows) }
+    if rows.len() > most { Err(StoreError::TooLarge(most)) } else { by_tie(rows) }
+}
+
+/// The acts of these ties that tell how a promise or an ask came out.
+pub(super) async fn outcomes(connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<ActsByTie, StoreError> {
+    let kinds: Vec<i16> =
+        Kind::ALL.into_iter().filter(|kind| kind.is_outcome()).map(|kind| kind.number().into()).collect();
+    let rows = sqlx::query_as!(
+        ActRow,
+        r#"SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
+               effort_micros, unprompted, goal IS NOT NULL AS "serves_goal!", due_time, refers_to
+           FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
+           JOIN ledger USING (tenant, actor, recipient)
+           WHERE kind = ANY ($4)"#,
+        &ties.tenants as _,
+        &ties.actors as _,
+        &ties.recipients as _,
+        &kinds,
+    )
+    .fetch_all(connection)
+    .await?;
+    by_tie(rows)
 }
 
 /// The latest `most` acts of each kind of these ties up to a time.
@@ -192,12 +213,12 @@ pub(super) async fn activity_until<'a>(
         &tenants as _,
         &persons as _,
         to_sql(until),
-        i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1),
+        super::one_more_than(most),
     )
     .fetch_all(connection)
     .await?;
     if rows.len() > most {
-        return Err(StoreError::HistoryTooLarge(most));
+        return Err(StoreError::TooLarge(most));
     }
     let mut activity: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for row in rows {

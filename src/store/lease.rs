@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::StoreError;
 
-/// How long a piece of work may take; longer than PostgreSQL lets a statement run, so that only silence lasts as long.
+/// How long a piece of work may take, all its statements together; longer than PostgreSQL lets any one of them run.
 const WORK_LIMIT: Duration = Duration::from_secs(35);
 /// How long a connection may take to prove that it can be used again.
 const RETURN_LIMIT: Duration = Duration::from_secs(5);

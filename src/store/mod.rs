@@ -35,7 +35,7 @@ pub use error::StoreError;
 pub use ledger::Entry;
 pub use rebuild::{Difference, Progress, Table};
 pub use rows::TieKey;
-pub use view::{MAX_FOLDED, PairActs, PeerView, SideView, View};
+pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View};
 pub use writer::{Answer, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use lease::{Answers, Lease, within};
@@ -231,6 +231,11 @@ async fn schema_version(connection: &mut PgConnection) -> Result<i64, StoreError
 fn without_timeouts(pool: &PgPool) -> PgConnectOptions {
     let options = pool.connect_options().as_ref().clone();
     options.options([("statement_timeout", "0"), ("lock_timeout", "0")])
+}
+
+/// A limit on rows by which it shows that there are more than `most`.
+fn one_more_than(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1)
 }
 
 /// `()` when as many rows were written as were meant to be.

@@ -14,11 +14,12 @@ use super::{
     rows::{KeyColumns, TieKey, TieRow, to_sql},
 };
 
-/// All ties of a person, either way.
+/// All ties of a person, either way; an error when there are more than `most`.
 pub(super) async fn of_person(
     connection: &mut PgConnection,
     tenant: &TenantId,
     person: &PersonId,
+    most: usize,
 ) -> Result<HashMap<TieKey, Tie>, StoreError> {
     let rows = sqlx::query_as!(
         TieRow,
@@ -27,12 +28,17 @@ pub(super) async fn of_person(
            FROM tie WHERE tenant = $1 AND actor = $2
            UNION ALL
            SELECT tenant, actor, recipient, first_time, last_time, counts, today, evidence
-           FROM tie WHERE tenant = $1 AND recipient = $2"#,
+           FROM tie WHERE tenant = $1 AND recipient = $2
+           LIMIT $3"#,
         tenant.as_str(),
         person.as_str(),
+        super::one_more_than(most),
     )
     .fetch_all(connection)
     .await?;
+    if rows.len() > most {
+        return Err(StoreError::TooLarge(most));
+    }
     rows.into_iter().map(TryInto::try_into).collect()
 }
 

@@ -16,8 +16,9 @@ use super::{
     tie,
 };
 
-/// The most acts, and the most active days, that are folded for one answer.
-pub const MAX_FOLDED: usize = 200_000;
+/// The most ties, the most commitments, and of the past the most acts and the most active days, that are read for one
+/// answer.
+pub const MAX_ROWS: usize = 200_000;
 
 /// What one person of a pair has shown toward the other.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +110,7 @@ async fn ties(
     policy: &Policy,
 ) -> Result<HashMap<TieKey, Tie>, StoreError> {
     let kept = match asked.peer {
-        None => tie::of_person(connection, asked.tenant, asked.owner).await?,
+        None => tie::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await?,
         Some(peer) => {
             let keys = [asked.tie_of(asked.owner, peer), asked.tie_of(peer, asked.owner)];
             tie::get(connection, &keys.iter().collect()).await?
@@ -120,7 +121,7 @@ async fn ties(
     let begun: Vec<_> = later.iter().filter(|(_, tie)| tie.first_time <= asked.as_of).map(|(key, _)| key).collect();
     if !begun.is_empty() {
         let keys: KeyColumns<'_> = begun.into_iter().collect();
-        let acts = history::acts_until(connection, &keys, asked.as_of, MAX_FOLDED).await?;
+        let acts = history::acts_until(connection, &keys, asked.as_of, MAX_ROWS).await?;
         ties.extend(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))));
     }
     Ok(ties)
@@ -136,7 +137,7 @@ async fn commitments(
         return Ok(HashMap::new());
     }
     match asked.peer {
-        None => commitment::of_person(connection, asked.tenant, asked.owner).await,
+        None => commitment::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await,
         Some(peer) => {
             let keys = [asked.tie_of(asked.owner, peer), asked.tie_of(peer, asked.owner)];
             commitment::of_ties(connection, &keys.iter().collect()).await
@@ -155,7 +156,7 @@ async fn add_rhythms(
     let (mut rhythms, later): (HashMap<_, _>, HashMap<_, _>) =
         rhythm::get(connection, &persons).await?.into_iter().partition(|(_, rhythm)| rhythm.last_time <= asked.as_of);
     if !later.is_empty() {
-        let activity = history::activity_until(connection, later.keys(), asked.as_of, MAX_FOLDED).await?;
+        let activity = history::activity_until(connection, later.keys(), asked.as_of, MAX_ROWS).await?;
         rhythms.extend(activity.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))));
     }
     for ((_, person), rhythm) in rhythms {
