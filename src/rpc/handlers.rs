@@ -1,7 +1,11 @@
 //! The methods of `RelationshipService`: convert, call, convert.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -34,16 +38,16 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         call: Request<pb::RecordInteractionRequest>,
     ) -> Result<Response<pb::RecordInteractionResponse>, Status> {
         self.sealer()?;
-        let tenant = tenant(&call)?;
+        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let request = call.into_inner();
         let mut faults = Faults::default();
         let draft = request::draft(request.interaction, &mut faults);
         let recorded = if request.validate_only {
-            self.service.validate(tenant, &draft, faults).await
+            in_time(limit, self.service.validate(tenant, &draft, faults)).await
         } else {
-            self.service.record(tenant, &draft, faults).await
+            in_time(limit, self.service.record(tenant, &draft, faults)).await
         };
-        recorded.map(|recorded| Response::new(answer::recorded(recorded))).map_err(|error| status::of_service(&error))
+        Ok(Response::new(answer::recorded(recorded?)))
     }
 
     type RecordInteractionsStream = ReceiverStream<Result<pb::RecordInteractionsResponse, Status>>;
@@ -62,11 +66,11 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::RankConnectionsRequest>,
     ) -> Result<Response<pb::RankConnectionsResponse>, Status> {
-        let tenant = tenant(&call)?;
+        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let request = call.into_inner();
         let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
         let query = rank_query(&request, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
-        let page = self.service.rank(tenant, query).await.map_err(|error| status::of_service(&error))?;
+        let page = in_time(limit, self.service.rank(tenant, query)).await?;
         let next = page.next.map(|after| sealer.seal(&Place { as_of: page.as_of, after }, &arguments));
         let unsealed = || status::of_service(&ServiceError::Internal("no randomness to seal a page token".into()));
         Ok(Response::new(pb::RankConnectionsResponse {
@@ -82,10 +86,9 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         call: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         self.sealer()?;
-        let tenant = tenant(&call)?;
+        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let query = request::connection_query(call.get_ref()).map_err(|faults| status::of_faults(&faults))?;
-        let shown = self.service.connection(tenant, query).await;
-        let (connection, as_of, policy_version) = shown.map_err(|error| status::of_service(&error))?;
+        let (connection, as_of, policy_version) = in_time(limit, self.service.connection(tenant, query)).await?;
         Ok(Response::new(pb::GetConnectionResponse {
             connection: Some(answer::connection(&connection)),
             as_of_time: Some(answer::time(as_of)),
@@ -100,6 +103,15 @@ impl Handlers {
         let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
         self.sealer.get().ok_or_else(|| status::of_service(&not_ready()))
     }
+}
+
+/// Answers before the transport does at the caller's deadline: that says CANCELLED, and not why.
+async fn in_time<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Status> {
+    let done = match limit {
+        Some(limit) => timeout(limit, work).await.map_err(|_| status::of_deadline())?,
+        None => work.await,
+    };
+    done.map_err(|error| status::of_service(&error))
 }
 
 fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {

@@ -25,6 +25,24 @@ pub(super) fn tenant(metadata: &MetadataMap) -> Result<TenantId, Faults> {
     faults.or(tenant)
 }
 
+/// How long a call may still take by its caller's deadline, less what an answer needs to be sent before the transport
+/// gives up without saying why; `None` without a deadline.
+pub(super) fn time_left(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let limit = match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    };
+    Some(limit.saturating_sub((limit / 10).min(Duration::from_millis(20))))
+}
+
 /// The interaction that a request holds, as far as the wire can tell, with the faults found so far.
 pub(super) fn draft(interaction: Option<pb::Interaction>, faults: &mut Faults) -> Draft {
     let given = interaction.unwrap_or_default();
@@ -159,4 +177,23 @@ pub(super) fn connection_query(request: &pb::GetConnectionRequest) -> Result<Con
     let as_of = optional_time("as_of_time", request.as_of_time, &mut faults);
     let query = person.zip(peer).map(|(person, peer)| ConnectionQuery { person, peer, as_of });
     faults.or(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_time_for_an_answer_before_the_deadline() {
+        let left = |value: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", value.parse().unwrap());
+            time_left(&metadata)
+        };
+        assert_eq!(left("2S"), Some(Duration::from_millis(1980)));
+        assert_eq!(left("100m"), Some(Duration::from_millis(90)));
+        assert!(left("99999999H") > Some(Duration::from_hours(99_999_998)));
+        assert_eq!([left(""), left("S"), left("1"), left("1x"), left("123456789S"), left("-1S")], [None; 6]);
+        assert_eq!(time_left(&MetadataMap::new()), None);
+    }
 }

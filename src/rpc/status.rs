@@ -77,6 +77,12 @@ fn details(reason: ErrorReason) -> ErrorDetails {
     ErrorDetails::with_error_info(name, DOMAIN, HashMap::new())
 }
 
+/// The caller's deadline has passed.
+pub(super) fn of_deadline() -> Status {
+    let message = "the deadline of the call has passed";
+    Status::with_error_details(Code::DeadlineExceeded, message, details(ErrorReason::DeadlineExceeded))
+}
+
 /// A status as it stands within a message.
 pub(super) fn to_message(status: &Status) -> tonic_types::Status {
     tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {

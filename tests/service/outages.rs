@@ -142,6 +142,36 @@ async fn reads_that_a_silent_database_holds_up_do_not_wait_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_passes_is_said_to_have_passed() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE tie").execute(&mut blocker).await.unwrap();
+    let mut request = tonic::Request::new(pb::RankConnectionsRequest {
+        person: "zed-77".to_owned(),
+        ..pb::RankConnectionsRequest::default()
+    });
+    request.set_timeout(std::time::Duration::from_secs(1));
+    let status = client_of(app.address(), "one").rank_connections(request).await.unwrap_err();
+    refused(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_are_read_for_one_answer_are_refused() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    record(&mut client, act(Kind::Help, "rosa-99", "zed-77", day(0))).await;
+    let ties =
+        "INSERT INTO tie SELECT tenant, 'peer-' || number, recipient, first_time, last_time, counts, today, evidence
+        FROM tie, generate_series(1, 200000) AS number";
+    execute(&url, ties).await;
+    refused(&try_rank(&mut client).await.unwrap_err(), Code::ResourceExhausted, "HISTORY_TOO_LARGE");
+    execute(&url, "DELETE FROM tie WHERE actor = 'peer-7'").await;
+    assert!(try_rank(&mut client).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_past_with_too_much_history_is_refused_and_one_act_less_is_not() {
     let url = database(true).await;
     let app = start(config(url.clone()), Clock::system()).await;
