@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::domain::{InteractionId, Kind, KindGroup, Timestamp};
 
-use super::{Act, Commitment, CommitmentKey, Pair, Policy, Steps, tie::decay};
+use super::{Act, Commitment, CommitmentKey, Pair, Policy, Steps, credit::shows_around, tie::decay};
 
 /// A kind of evidence for or against willingness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,7 +129,11 @@ pub fn heaviest<'a>(
     most: usize,
 ) -> Vec<InteractionId> {
     let acts: Vec<Weighed<'a>> = acts.into_iter().collect();
-    let commitments = own_commitments(&acts, policy);
+    let rests_on_commitments = matches!(
+        part.factor,
+        Factor::LeftOpen | Factor::PromisesKept | Factor::AsksGranted | Factor::PromisesBroken | Factor::AsksDeclined
+    );
+    let commitments = if rests_on_commitments { own_commitments(&acts, policy) } else { HashMap::new() };
     let counts = |act: &Act| match part.factor {
         Factor::LeftOpen => commitments.get(&act.id).is_some_and(|made| made.left_open(as_of, policy) > 0.0),
         Factor::PromisesKept | Factor::AsksGranted | Factor::PromisesBroken | Factor::AsksDeclined => {
@@ -140,8 +144,8 @@ pub fn heaviest<'a>(
     };
     let mut weighed: Vec<(f64, &Act)> = acts
         .iter()
-        .filter(|(act, source)| belongs(part, act.kind, *source) && counts(act))
-        .map(|(act, _)| (weight(act, as_of, policy), *act))
+        .filter(|(act, source)| belongs(part, act.kind, *source, policy) && counts(act))
+        .map(|(act, _)| (weight(part.factor, act, as_of, policy), *act))
         .collect();
     weighed.sort_by(|(weight, act), (other_weight, other)| {
         other_weight.total_cmp(weight).then_with(|| other.time.cmp(&act.time)).then_with(|| act.id.cmp(&other.id))
@@ -162,14 +166,14 @@ fn own_commitments(acts: &[Weighed<'_>], policy: &Policy) -> HashMap<Interaction
     commitments
 }
 
-fn belongs(part: &Part, kind: Kind, source: Source) -> bool {
+fn belongs(part: &Part, kind: Kind, source: Source, policy: &Policy) -> bool {
     let group = kind.group();
     let of_factor = match part.factor {
         Factor::Prior | Factor::Quiet => false,
         Factor::HelpDays | Factor::Help => kind.helps(),
         Factor::Ideas => group == KindGroup::Ideas,
         Factor::Goodwill => kind.helps() || group == KindGroup::Ideas,
-        Factor::Exchange => group != KindGroup::Harm,
+        Factor::Exchange => shows_around(kind, policy),
         Factor::PromisesKept => kind == Kind::PromiseKept,
         Factor::AsksGranted => kind == Kind::AskGranted,
         Factor::PromisesBroken => kind == Kind::PromiseBroken,
@@ -190,10 +194,18 @@ fn left_open_source(kind: Kind) -> Option<Source> {
     }
 }
 
-/// How much one act weighs by itself: its day's worth and its effort, faded on the longest clock.
-fn weight(act: &Act, as_of: Timestamp, policy: &Policy) -> f64 {
+/// How much one act weighs in a factor by itself. Where days and effort count, it is its day's worth and its effort, faded
+/// on the longest clock.
+fn weight(factor: Factor, act: &Act, as_of: Timestamp, policy: &Policy) -> f64 {
+    let age = act.time.day().age_at(as_of);
+    match factor {
+        Factor::PromisesKept | Factor::AsksGranted => return act.share(policy) * decay(age, policy.outcome_half_life),
+        Factor::PromisesBroken | Factor::AsksDeclined => return decay(age, policy.outcome_half_life),
+        Factor::Promotions | Factor::Violations => return decay(age, policy.harm_half_life),
+        _ => {}
+    }
     let worth = act.share(policy) * policy.kind(act.kind).day_weight.max(f64::EPSILON)
         + (act.minutes(policy) / policy.effort_scale_minutes).ln_1p();
     let [.., longest] = policy.half_lives;
-    worth * decay(act.time.day().age_at(as_of), longest)
+    worth * decay(age, longest)
 }

@@ -19,7 +19,7 @@ pub const MAX_FILTER_WORDS: usize = 16;
 /// How many interactions a reason names.
 const MOST_IDS: usize = 3;
 /// Among how many of the latest acts of each kind they are chosen.
-const LATEST_OF_A_KIND: i64 = 200;
+const LATEST_OF_A_KIND: i64 = 50;
 
 /// Whose connections to rank, and how.
 #[derive(Clone, Debug)]
