@@ -32,7 +32,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// How long connections to the database may take to be closed at shutdown.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why a server could not start.
+/// Why a server could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// Somebody else listens there, or nobody may.
@@ -50,7 +50,7 @@ pub enum AppError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The server stopped by itself.
-    #[error("the gRPC server stopped by itself")]
+    #[error("the server stopped by itself; its log says why")]
     Stopped,
 }
 
@@ -133,9 +133,15 @@ impl Running {
             // Asked first: an idle server may have ended already when it is looked at.
             biased;
             () = self.stop.cancelled() => false,
-            _ = &mut serving => true,
+            ended = &mut serving => {
+                tracing::error!(?ended, "the gRPC server ended by itself");
+                true
+            }
             // It ends with the last call, or by a defect that would leave nothing recorded ever after.
-            _ = &mut self.written => true,
+            ended = &mut self.written => {
+                tracing::error!(?ended, "the writer ended by itself");
+                true
+            }
         };
         tracing::info!("shutting down");
         self.readiness.abort();

@@ -35,7 +35,8 @@ pub(super) struct Opened {
 impl DatabaseArguments {
     /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running.
     pub(super) async fn open(self) -> Result<Opened, Failure> {
-        let flags = Flags { data_dir: self.data_dir, ..Flags::default() };
+        // Nothing listens here, so it does not matter where a server would.
+        let flags = Flags { data_dir: self.data_dir, insecure: true, ..Flags::default() };
         let config = Config::read(flags, &process_environment)?;
         let (url, postgres) = match config.database {
             Database::Url(url) => (url, None),

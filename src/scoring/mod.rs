@@ -34,7 +34,8 @@
 //! interval for `a` successes in `a + b` trials (Wilson, JASA 1927); rankings go by its lower end.
 //!
 //! Every way in which `a` or `b` changes is monotone, and with it the laws: more help never lowers a willingness, a
-//! violation never raises one, silence leads back to the prior and only broken trust below it.
+//! violation never raises one, silence leads back to the prior, and only a no or broken
+//! trust leads below it.
 
 mod commitment;
 mod credit;

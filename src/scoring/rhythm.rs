@@ -78,12 +78,12 @@ impl Rhythm {
         }
     }
 
-    /// How much of a person's evidence is left, given how quiet they have become: of presence, and of help.
-    pub(super) fn presence_left(&self, as_of: Timestamp, policy: &Policy) -> Left {
+    /// How much of a person's evidence is left, given how quiet they have become.
+    pub(super) fn left(&self, as_of: Timestamp, policy: &Policy) -> Left {
         let (active, helped) = self.faded(self.last_time.day().age_at(as_of), policy);
-        let left =
+        let of =
             |days: f64| policy.quiet_floor - (1.0 - policy.quiet_floor) * (-days / policy.quiet_scale_days).exp_m1();
-        Left { all: left(active[MIDDLE]), help: left(helped[MIDDLE]) }
+        Left { all: of(active[MIDDLE]), help: of(helped[MIDDLE]) }
     }
 
     fn faded(&self, days: f64, policy: &Policy) -> ([f64; CLOCKS], [f64; CLOCKS]) {

@@ -47,7 +47,7 @@ impl Side<'_> {
     }
 
     fn left(&self, as_of: Timestamp, policy: &Policy) -> Left {
-        self.rhythm.map_or(Left::floor(policy), |rhythm| rhythm.presence_left(as_of, policy))
+        self.rhythm.map_or(Left::floor(policy), |rhythm| rhythm.left(as_of, policy))
     }
 
     fn left_open(&self, as_of: Timestamp, policy: &Policy) -> f64 {

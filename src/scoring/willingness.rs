@@ -102,7 +102,7 @@ impl Tally {
         }
     }
 
-    /// Failures that mean broken trust, rather than a no.
+    /// Failures from harm. Broken promises, the rest of broken trust, are counted apart.
     pub(super) fn harm(&self) -> f64 {
         self.promotions.iter().chain(&self.violations).sum()
     }
