@@ -27,6 +27,7 @@ mod import;
 mod import_breaks;
 mod kills;
 mod limits;
+mod logs;
 mod model;
 mod oracle;
 mod outages;
