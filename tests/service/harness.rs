@@ -40,11 +40,18 @@ struct Shared {
     server: SocketAddr,
 }
 
-/// The folder of the private PostgreSQL, the same in every run of these tests and in no others.
+/// The folder with PostgreSQL's programs, when not any will do.
+fn programs() -> Option<PathBuf> {
+    std::env::var_os("RAPPORT_TEST_POSTGRES_BIN").map(Into::into)
+}
+
+/// The folder of the private PostgreSQL, the same in every run of these tests with the same programs and in no others.
 fn folder() -> PathBuf {
-    let project = env!("CARGO_MANIFEST_DIR").bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31) + u64::from(byte));
+    let programs = programs().unwrap_or_default();
+    let bytes = env!("CARGO_MANIFEST_DIR").bytes().chain(programs.as_os_str().as_encoded_bytes().iter().copied());
+    let hash = bytes.fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let user = rustix::process::geteuid().as_raw();
-    std::env::temp_dir().join(format!("rapport-tests-{user}-{project:x}"))
+    std::env::temp_dir().join(format!("rapport-tests-{user}-{hash:x}"))
 }
 
 fn shared() -> &'static Shared {
@@ -54,7 +61,7 @@ fn shared() -> &'static Shared {
             RUNTIME.block_on(async {
                 let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "200")];
                 let options = EmbeddedOptions {
-                    postgres_bin: std::env::var_os("RAPPORT_TEST_POSTGRES_BIN").map(Into::into),
+                    postgres_bin: programs(),
                     extra_settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
                     ..EmbeddedOptions::new(folder())
                 };
