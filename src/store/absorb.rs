@@ -1,7 +1,7 @@
 //! One batch of entries in one transaction: into the ledger once, then into the ties, commitments and rhythms they touch,
 //! each table locked in the order of its keys. The control flow is here; what changes is decided by `scoring`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::PgConnection;
 
@@ -58,13 +58,19 @@ async fn outcomes(
     entries: &[Entry],
     new: &[&Entry],
 ) -> Result<Vec<Outcome>, StoreError> {
-    let is_new = |entry: &Entry| new.iter().any(|new| std::ptr::eq(*new, entry));
-    let known: Vec<EntryKey> = entries.iter().filter(|entry| !is_new(entry)).map(Entry::key).collect();
+    // By place, not by key: of two entries with one key only the first can be new.
+    let is_new: Vec<bool> = {
+        let new: HashSet<*const Entry> = new.iter().copied().map(std::ptr::from_ref).collect();
+        entries.iter().map(|entry| new.contains(&std::ptr::from_ref(entry))).collect()
+    };
+    let known: Vec<EntryKey> =
+        entries.iter().zip(&is_new).filter(|(_, is_new)| !**is_new).map(|(entry, _)| entry.key()).collect();
     let recorded = if known.is_empty() { HashMap::new() } else { ledger::recorded(connection, known.iter()).await? };
     entries
         .iter()
-        .map(|entry| match recorded.get(&entry.key()) {
-            _ if is_new(entry) => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time }),
+        .zip(is_new)
+        .map(|(entry, is_new)| match recorded.get(&entry.key()) {
+            _ if is_new => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time }),
             Some(first) => Ok(entry.against(first)),
             None => Err(StoreError::Raced),
         })
