@@ -12,5 +12,5 @@ pub use connection::{ConnectionStatus, RankOrder};
 pub use fault::{Fault, Faults};
 pub use interaction::{Draft, Interaction, MAX_AUDIENCE, MAX_EFFORT_DAYS, MAX_RECIPIENTS, MAX_TOPICS};
 pub use kind::{Kind, KindGroup};
-pub use time::{Day, Timestamp, seconds_to_days};
+pub use time::{Day, Timestamp};
 pub use word::{Channel, Goal, InteractionId, PersonId, TenantId, Topic, WordError};

@@ -84,11 +84,6 @@ impl Day {
     }
 }
 
-/// Seconds as days.
-pub fn seconds_to_days(seconds: u32) -> f64 {
-    f64::from(seconds) / 86_400.0
-}
-
 fn micros_to_days(micros: i64) -> f64 {
     #[expect(
         clippy::as_conversions,

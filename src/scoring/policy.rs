@@ -93,8 +93,8 @@ pub struct Policy {
     pub broken_from: f64,
 }
 
-/// Half-lives and weights chosen by reasoning, so that three half-hour favours within a month make help likelier than not,
-/// and no amount of one-sided attention does.
+/// Half-lives and weights chosen by reasoning, so that three half-hour favours within a month bring a willingness near one
+/// half, and no amount of one-sided attention moves it.
 pub static REASONED: Policy = Policy {
     version: "reasoned-1",
     half_lives: [3.0, 30.0, 365.0],
@@ -165,11 +165,5 @@ impl Policy {
     /// The failures that the prior stands for, `b0`.
     pub(super) fn prior_failures(&self) -> f64 {
         self.prior_trials * (1.0 - self.prior)
-    }
-}
-
-impl Default for &Policy {
-    fn default() -> Self {
-        &REASONED
     }
 }

@@ -39,7 +39,7 @@ const FIRST_DAY: i64 = 19_676;
 const DAYS: i64 = 1_100;
 
 pub(crate) fn policy() -> &'static Policy {
-    Default::default()
+    &rapport::scoring::REASONED
 }
 
 pub(crate) fn config(cases: u32) -> ProptestConfig {
