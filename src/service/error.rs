@@ -44,9 +44,10 @@ impl From<StoreError> for ServiceError {
             | StoreError::Unwanted
             | StoreError::Schema { .. } => Self::Unavailable(error.into()),
             StoreError::TooLarge(_) => Self::HistoryTooLarge(error.into()),
-            StoreError::Inconsistent { .. } | StoreError::Refused(_) | StoreError::Migration(_) => {
-                Self::Internal(error.into())
-            }
+            StoreError::Inconsistent { .. }
+            | StoreError::NoRandomness
+            | StoreError::Refused(_)
+            | StoreError::Migration(_) => Self::Internal(error.into()),
         }
     }
 }

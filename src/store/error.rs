@@ -31,6 +31,9 @@ pub enum StoreError {
         /// What is impossible about it, without any value of it.
         what: &'static str,
     },
+    /// The system gives no random bytes to make a key of.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
     /// The schema is not one that this program can work with.
     #[error("the database schema has version {found}, and this program needs {needed}; run `rapport migrate`")]
     Schema {

@@ -82,8 +82,7 @@ impl Store {
         let mut connection = PgConnection::connect_with(&without_timeouts(&self.pool)).await?;
         MIGRATIONS.run(&mut connection).await?;
         let mut key = [0; 32];
-        getrandom::fill(&mut key)
-            .map_err(|_| StoreError::Inconsistent { table: "server_key", what: "no randomness" })?;
+        getrandom::fill(&mut key).map_err(|_| StoreError::NoRandomness)?;
         sqlx::query!(
             "INSERT INTO server_key (name, content) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
             PAGE_TOKEN_KEY,
