@@ -320,3 +320,17 @@ async fn a_message_of_one_mebibyte_is_read() {
         }
     }
 }
+
+#[tokio::test]
+async fn metadata() {
+    let ranked = async |bytes: usize| {
+        let mut request = tonic::Request::new(pb::RankConnectionsRequest {
+            person: "ada".to_owned(),
+            ..pb::RankConnectionsRequest::default()
+        });
+        request.metadata_mut().insert("padding", "x".repeat(bytes).parse().unwrap());
+        client().rank_connections(request).await
+    };
+    assert!(ranked(15 * 1024).await.is_ok());
+    assert!(ranked(17 * 1024).await.is_err());
+}
