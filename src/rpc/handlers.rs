@@ -77,7 +77,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
             connections: page.connections.iter().map(answer::connection).collect(),
             next_page_token: next.map(|token| token.ok_or_else(unsealed)).transpose()?.unwrap_or_default(),
             as_of_time: Some(answer::time(page.as_of)),
-            policy_version: page.policy_version.to_owned(),
+            policy_version: page.policy_version,
         }))
     }
 
@@ -92,7 +92,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         Ok(Response::new(pb::GetConnectionResponse {
             connection: Some(answer::connection(&connection)),
             as_of_time: Some(answer::time(as_of)),
-            policy_version: policy_version.to_owned(),
+            policy_version,
         }))
     }
 }

@@ -39,6 +39,7 @@
 
 mod commitment;
 mod credit;
+mod document;
 mod explain;
 mod fold;
 mod policy;
@@ -50,6 +51,7 @@ mod willingness;
 
 pub use commitment::{Commitment, CommitmentKey, Effect, Outcome};
 pub use credit::{Act, CELL_LEN, DayCell};
+pub use document::DocumentFault;
 pub use explain::{Factor, Part, Source, Weighed, explain, heaviest};
 pub use fold::{PairFold, agree, fold_pair, fold_rhythm, fold_tie};
 pub use policy::{CLOCKS, KindPolicy, Policy, REASONED, Weights};

@@ -1,5 +1,7 @@
 //! The versioned parameters of scoring. What is here decides numbers; what the numbers mean is in the module above.
 
+use std::borrow::Cow;
+
 use crate::domain::Kind;
 
 /// How many clocks a tie keeps.
@@ -21,7 +23,7 @@ pub struct KindPolicy {
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Its name in answers.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// The half-lives of a tie's clocks, shortest first.
     pub half_lives: [f64; CLOCKS],
     /// The half-life of how promises and asks came out.
@@ -96,7 +98,7 @@ pub struct Policy {
 /// Half-lives and weights chosen by reasoning, so that three half-hour favours within a month bring a willingness near one
 /// half, and no amount of one-sided attention moves it.
 pub static REASONED: Policy = Policy {
-    version: "reasoned-1",
+    version: Cow::Borrowed("reasoned-1"),
     half_lives: [3.0, 30.0, 365.0],
     outcome_half_life: 365.0,
     harm_half_life: 730.0,

@@ -67,7 +67,7 @@ pub struct RankPage {
     /// The time the answer is for.
     pub as_of: Timestamp,
     /// The policy that was used.
-    pub policy_version: &'static str,
+    pub policy_version: String,
 }
 
 /// What an owner sees of a peer.
@@ -126,7 +126,7 @@ impl Service {
             if query.explain {
                 add_reasons(&store, &tenant, &query.person, &view, &mut connections, as_of).await?;
             }
-            Ok(RankPage { connections, next, as_of, policy_version: policy.version })
+            Ok(RankPage { connections, next, as_of, policy_version: policy.version.to_string() })
         })
         .await
     }
@@ -136,7 +136,7 @@ impl Service {
         &self,
         tenant: TenantId,
         query: ConnectionQuery,
-    ) -> Result<(ConnectionView, Timestamp, &'static str), ServiceError> {
+    ) -> Result<(ConnectionView, Timestamp, String), ServiceError> {
         let policy = self.policy();
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
         self.detached(move |store| async move {
@@ -147,7 +147,7 @@ impl Service {
             let mut connections = [connection(&query.peer, peer, &view, standing)];
             add_reasons(&store, &tenant, &query.person, &view, &mut connections, as_of).await?;
             let [connection] = connections;
-            Ok((connection, as_of, policy.version))
+            Ok((connection, as_of, policy.version.to_string()))
         })
         .await
     }
