@@ -18,7 +18,7 @@ use crate::{
     config::{Config, Database},
     embedded::{EmbeddedError, EmbeddedPostgres},
     rpc::{Health, Rpc, Sealer},
-    scoring::REASONED,
+    scoring::DEFAULT,
     service::{Clock, Service},
     store::{Store, StoreError, Writer},
 };
@@ -75,7 +75,7 @@ impl App {
                 (postgres.database_url(), Some(postgres))
             }
         };
-        let store = Store::new(&url, config.max_connections, &REASONED)?;
+        let store = Store::new(&url, config.max_connections, &DEFAULT)?;
         let (sealer, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
         if postgres.is_some() {
             store.migrate().await?;

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     config::{Config, Database, Flags, process_environment},
     embedded::{EmbeddedError, EmbeddedPostgres, url_of_running},
-    scoring::REASONED,
+    scoring::DEFAULT,
     store::Store,
 };
 
@@ -49,7 +49,7 @@ impl DatabaseArguments {
                 }
             }
         };
-        Ok(Opened { store: Store::new(&url, config.max_connections, &REASONED)?, postgres })
+        Ok(Opened { store: Store::new(&url, config.max_connections, &DEFAULT)?, postgres })
     }
 }
 

@@ -74,12 +74,10 @@ fn reason(reason: &Reason) -> pb::Reason {
 fn factor(factor: Factor) -> pb::ReasonFactor {
     match factor {
         Factor::Prior => pb::ReasonFactor::Prior,
-        Factor::HelpDays => pb::ReasonFactor::HelpDays,
         Factor::Help => pb::ReasonFactor::Help,
-        Factor::Ideas => pb::ReasonFactor::Ideas,
         Factor::Exchange => pb::ReasonFactor::Exchange,
         Factor::Goodwill => pb::ReasonFactor::Goodwill,
-        Factor::Quiet => pb::ReasonFactor::Quiet,
+        Factor::Around => pb::ReasonFactor::Around,
         Factor::PromisesKept => pb::ReasonFactor::PromisesKept,
         Factor::AsksGranted => pb::ReasonFactor::AsksGranted,
         Factor::PromisesBroken => pb::ReasonFactor::PromisesBroken,

@@ -106,7 +106,7 @@ impl Commitment {
         let open = self.settled_time().is_none_or(|time| time > as_of);
         match self.due_time {
             Some(due) if made && open && due < as_of => {
-                share(self.group_size, policy) * decay(due.day().age_at(as_of), policy.outcome_half_life)
+                share(self.group_size) * decay(due.day().age_at(as_of), policy.outcome_half_life)
             }
             _ => 0.0,
         }

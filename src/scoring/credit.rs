@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{InteractionId, Kind, KindGroup, Timestamp};
+use crate::domain::{InteractionId, Kind, Timestamp};
 
 use super::Policy;
 
@@ -31,8 +31,8 @@ pub struct Act {
 
 impl Act {
     /// The part of it that one recipient can take as meant for them, in (0, 1].
-    pub(super) fn share(&self, policy: &Policy) -> f64 {
-        share(self.group_size, policy)
+    pub(super) fn share(&self) -> f64 {
+        share(self.group_size)
     }
 
     /// Minutes of effort for this recipient: the actor's time, with the bonus that generous help earns.
@@ -44,7 +44,7 @@ impl Act {
         } else {
             0.0
         };
-        minutes * (1.0 + bonus) * self.share(policy)
+        minutes * (1.0 + bonus) * self.share()
     }
 }
 
@@ -55,74 +55,76 @@ pub struct DayCell {
     pub active: f64,
     /// How much a day of help it was, 0 to 1: the best of its acts.
     pub helped: f64,
-    /// How much a day of ideas and thanks it was, 0 to 1: the best of its acts.
-    pub shared: f64,
-    /// Minutes of presence, uncapped.
-    pub presence_minutes: f64,
-    /// Minutes that went into ideas and thanks.
-    pub idea_minutes: f64,
     /// Minutes that went into help.
     pub help_minutes: f64,
 }
 
 /// The evidence that one day amounts to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct DayEvidence {
+pub struct DayEvidence {
+    /// Attention: how active a day it was, 0 to 1.
     pub active: f64,
-    pub helped: f64,
-    pub presence: f64,
-    pub ideas: f64,
+    /// Help: its credit, 1 for half an hour.
     pub help: f64,
+    /// How much a day of help it was, 0 to 1.
+    pub helped: f64,
+}
+
+impl DayEvidence {
+    pub(super) fn minus(&self, earlier: &Self) -> Self {
+        Self {
+            active: self.active - earlier.active,
+            help: self.help - earlier.help,
+            helped: self.helped - earlier.helped,
+        }
+    }
 }
 
 /// How many numbers [`DayCell`] holds.
-pub const CELL_LEN: usize = 6;
+pub const CELL_LEN: usize = 3;
 
 impl DayCell {
     /// All numbers in a fixed order, for storage.
     pub fn to_array(&self) -> [f64; CELL_LEN] {
-        [self.active, self.helped, self.shared, self.presence_minutes, self.idea_minutes, self.help_minutes]
+        [self.active, self.helped, self.help_minutes]
     }
 
     /// The numbers from that order.
-    pub fn from_array([active, helped, shared, presence_minutes, idea_minutes, help_minutes]: [f64; CELL_LEN]) -> Self {
-        Self { active, helped, shared, presence_minutes, idea_minutes, help_minutes }
+    pub fn from_array([active, helped, help_minutes]: [f64; CELL_LEN]) -> Self {
+        Self { active, helped, help_minutes }
     }
 
     /// Takes in one more act of the day.
     pub fn gather(&mut self, act: &Act, policy: &Policy) {
-        let share = act.share(policy);
-        self.active = self.active.max(share * policy.kind(act.kind).day_weight);
-        if act.kind.helps() {
-            self.helped = self.helped.max(share);
-            self.help_minutes += act.minutes(policy);
-        } else if act.kind.group() == KindGroup::Ideas {
-            self.shared = self.shared.max(share);
-            self.idea_minutes += act.minutes(policy);
-        } else if act.kind.group() == KindGroup::Presence {
-            self.presence_minutes += act.minutes(policy);
+        let (share, worth) = (act.share(), policy.kind(act.kind));
+        self.active = self.active.max(share * worth.day_weight);
+        if worth.help_weight > 0.0 {
+            self.helped = self.helped.max(share * worth.help_weight);
+            self.help_minutes += act.minutes(policy) * worth.help_weight;
         }
     }
 
-    pub(super) fn evidence(&self, policy: &Policy) -> DayEvidence {
-        // A day that counts in part holds only as much: `w·ln(1 + m / (w·s))` is `1/n` of the whole for `1/n` of both,
-        // so that a broadcast earns in total what one recipient would, and grows with `w` as with `m`.
-        let credit = |worth: f64, minutes: f64| {
-            if worth > 0.0 { worth * (minutes / (worth * policy.effort_scale_minutes)).ln_1p() } else { 0.0 }
-        };
-        DayEvidence {
-            active: self.active,
-            helped: self.helped,
-            presence: credit(self.active, self.presence_minutes.min(self.active * policy.presence_cap_minutes)),
-            ideas: credit(self.shared, self.idea_minutes),
-            help: credit(self.helped, self.help_minutes),
-        }
+    /// What the day amounts to.
+    pub fn evidence(&self, policy: &Policy) -> DayEvidence {
+        DayEvidence { active: self.active, help: self.credit(policy), helped: self.helped }
+    }
+
+    /// `w·ln(1 + m / (w·s)) / ln(1 + 30 / s)`. A day that counts in part holds only as much: the credit is `1/n` of the
+    /// whole for `1/n` of both, so that a broadcast earns in total what one recipient would, and grows with `w` as with `m`.
+    fn credit(&self, policy: &Policy) -> f64 {
+        let scale = policy.effort_scale_minutes;
+        let unit = (FULL_MINUTES / scale).ln_1p();
+        if self.helped > 0.0 { self.helped * (self.help_minutes / (self.helped * scale)).ln_1p() / unit } else { 0.0 }
     }
 }
 
-/// The part of something meant for a group that each of them can take as meant for them, in (0, 1].
-pub(super) fn share(group_size: u32, policy: &Policy) -> f64 {
-    f64::from(group_size.max(1)).powf(-policy.group_power)
+/// The minutes of help whose credit is 1.
+const FULL_MINUTES: f64 = 30.0;
+
+/// The part of something meant for a group that each of them can take as meant for them, in (0, 1]: no more in total than
+/// one would, or broadcasting would pay.
+pub(super) fn share(group_size: u32) -> f64 {
+    1.0 / f64::from(group_size.max(1))
 }
 
 /// Whether an act of this kind shows that its actor is around.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, REASONED};
+use super::{DEFAULT, Policy};
 
 /// What is wrong with one field of a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ impl Policy {
     pub fn parse(document: &str) -> Result<Self, Vec<DocumentFault>> {
         let fault = |error: serde_json::Error| vec![DocumentFault { field: String::new(), what: error.to_string() }];
         let read: Document = serde_json::from_str(document).map_err(fault)?;
-        Ok(Self { version: read.version.into(), ..REASONED.clone() })
+        Ok(Self { version: read.version.into(), ..DEFAULT.clone() })
     }
 
     /// The document of this policy, as pretty JSON.

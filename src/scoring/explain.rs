@@ -5,27 +5,25 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{InteractionId, Kind, KindGroup, Timestamp};
+use crate::domain::{InteractionId, Kind, Timestamp};
 
-use super::{Act, Commitment, CommitmentKey, Pair, Policy, Steps, credit::shows_around, tie::decay};
+use super::{
+    Act, Commitment, CommitmentKey, FIRST_OCCASION, Pair, Policy, Steps, TERMS, Terms, credit::shows_around, tie::decay,
+};
 
 /// A kind of evidence for or against willingness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Factor {
     /// What is believed of a stranger.
     Prior,
-    /// Days of help.
-    HelpDays,
-    /// Effort of help.
+    /// Help.
     Help,
-    /// Ideas and thanks.
-    Ideas,
-    /// Attention that both paid each other.
+    /// Attention that was returned.
     Exchange,
     /// What the other one did before.
     Goodwill,
-    /// Having gone quiet toward everybody.
-    Quiet,
+    /// How much is going on around somebody, toward others and from them.
+    Around,
     /// Promises kept.
     PromisesKept,
     /// Asks granted.
@@ -72,13 +70,10 @@ pub fn explain(pair: &Pair<'_>, as_of: Timestamp, policy: &Policy) -> [Vec<Part>
 }
 
 fn parts(steps: &Steps, policy: &Policy) -> Vec<Part> {
-    use Factor::{
-        AsksDeclined, AsksGranted, Exchange, Goodwill, Help, HelpDays, Ideas, LeftOpen, PromisesBroken, PromisesKept,
-        Promotions, Quiet, Violations,
-    };
-    use Source::{Both, Other, Own};
-    let [prior, gained, dimmed, kept, failed, harmed] = steps.probabilities(policy);
-    let (gains, tally) = (&steps.full_gains, &steps.tally);
+    use Factor::{AsksDeclined, AsksGranted, LeftOpen, PromisesBroken, PromisesKept, Promotions, Violations};
+    use Source::{Other, Own};
+    let [prior, gained, kept, failed, harmed] = steps.probabilities(policy);
+    let tally = &steps.tally;
     let mut parts = vec![Part { factor: Factor::Prior, source: Source::Nobody, contribution: prior }];
     let mut share_out = |change: f64, inputs: &[(Factor, Source, f64)]| {
         let total: f64 = inputs.iter().map(|(.., amount)| amount).sum();
@@ -89,18 +84,10 @@ fn parts(steps: &Steps, policy: &Policy) -> Vec<Part> {
             contribution: change * (amount / total),
         }));
     };
-    share_out(
-        gained - prior,
-        &[
-            (HelpDays, Own, gains.help_days),
-            (Help, Own, gains.help),
-            (Ideas, Own, gains.ideas),
-            (Exchange, Both, gains.exchange),
-            (Goodwill, Other, gains.goodwill),
-        ],
-    );
-    share_out(dimmed - gained, &[(Quiet, Own, gained - dimmed)]);
-    share_out(kept - dimmed, &[(PromisesKept, Own, tally.kept), (AsksGranted, Own, tally.granted)]);
+    if steps.terms.ramp > 0.0 {
+        share_out(gained - prior, &gains(&steps.terms, policy));
+    }
+    share_out(kept - gained, &[(PromisesKept, Own, tally.kept), (AsksGranted, Own, tally.granted)]);
     share_out(
         failed - kept,
         &[(PromisesBroken, Own, tally.broken), (AsksDeclined, Own, tally.declined), (LeftOpen, Own, tally.left_open)],
@@ -115,6 +102,22 @@ fn parts(steps: &Steps, policy: &Policy) -> Vec<Part> {
         ],
     );
     parts
+}
+
+/// What speaks for a willingness, in the logarithm of its intensity.
+fn gains(terms: &Terms, policy: &Policy) -> [(Factor, Source, f64); 5] {
+    let weighed: [f64; TERMS] = std::array::from_fn(|term| policy.weights[term] * terms.values[term]);
+    let sum = |from: usize, to: usize| weighed[from..to].iter().sum::<f64>();
+    // What is there is never without any part in it.
+    let [given, received] = terms.counted.map(|days| days * f64::EPSILON);
+    let own = sum(0, 4) + sum(8, 10) + given;
+    [
+        (Factor::Help, Source::Own, own * terms.help_part + sum(10, 11)),
+        (Factor::Exchange, Source::Both, own * (1.0 - terms.help_part)),
+        (Factor::Goodwill, Source::Other, sum(4, 8) + received),
+        (Factor::Around, Source::Own, sum(11, FIRST_OCCASION)),
+        (Factor::Around, Source::Other, sum(FIRST_OCCASION, TERMS)),
+    ]
 }
 
 /// An act and whether it was done by the one whose willingness is explained.
@@ -167,13 +170,10 @@ fn own_commitments(acts: &[Weighed<'_>], policy: &Policy) -> HashMap<Interaction
 }
 
 fn belongs(part: &Part, kind: Kind, source: Source, policy: &Policy) -> bool {
-    let group = kind.group();
     let of_factor = match part.factor {
-        Factor::Prior | Factor::Quiet => false,
-        Factor::HelpDays | Factor::Help => kind.helps(),
-        Factor::Ideas => group == KindGroup::Ideas,
-        Factor::Goodwill => kind.helps() || group == KindGroup::Ideas,
-        Factor::Exchange => shows_around(kind, policy),
+        Factor::Prior | Factor::Around => false,
+        Factor::Help => policy.kind(kind).help_weight > 0.0,
+        Factor::Exchange | Factor::Goodwill => shows_around(kind, policy),
         Factor::PromisesKept => kind == Kind::PromiseKept,
         Factor::AsksGranted => kind == Kind::AskGranted,
         Factor::PromisesBroken => kind == Kind::PromiseBroken,
@@ -199,12 +199,12 @@ fn left_open_source(kind: Kind) -> Option<Source> {
 fn weight(factor: Factor, act: &Act, as_of: Timestamp, policy: &Policy) -> f64 {
     let age = act.time.day().age_at(as_of);
     match factor {
-        Factor::PromisesKept | Factor::AsksGranted => return act.share(policy) * decay(age, policy.outcome_half_life),
+        Factor::PromisesKept | Factor::AsksGranted => return act.share() * decay(age, policy.outcome_half_life),
         Factor::PromisesBroken | Factor::AsksDeclined => return decay(age, policy.outcome_half_life),
         Factor::Promotions | Factor::Violations => return decay(age, policy.harm_half_life),
         _ => {}
     }
-    let worth = act.share(policy) * policy.kind(act.kind).day_weight.max(f64::EPSILON)
+    let worth = act.share() * policy.kind(act.kind).day_weight.max(f64::EPSILON)
         + (act.minutes(policy) / policy.effort_scale_minutes).ln_1p();
     let [.., longest] = policy.half_lives;
     worth * decay(age, longest)

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::domain::{Day, InteractionId, Kind, Timestamp};
+use crate::domain::{Day, InteractionId, Timestamp};
 
-use super::{Act, ActiveDay, Commitment, CommitmentKey, DayCell, Effect, Policy, Rhythm, Tie};
+use super::{Act, Commitment, CommitmentKey, DayCell, Effect, PersonDay, Policy, Rhythm, Tie};
 
 /// Both ties of a pair with the commitments on either side.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,18 +61,43 @@ fn decisive_outcomes<'a>(acts: &'a [Act], policy: &Policy) -> HashMap<&'a Intera
     decisive
 }
 
-/// The rhythm that a person's acts amount to, in any order; none without an act.
-pub fn fold_rhythm(acts: impl IntoIterator<Item = (Timestamp, Kind)>, policy: &Policy) -> Option<Rhythm> {
-    let mut days: BTreeMap<Day, Vec<(Timestamp, Kind)>> = BTreeMap::new();
-    for (time, kind) in acts {
-        days.entry(time.day()).or_default().push((time, kind));
-    }
-    let (first, _) = *days.values().next()?.first()?;
-    let mut rhythm = Rhythm::empty(first);
-    for (day, acts) in days {
-        rhythm.absorb_day(day, ActiveDay::default(), acts, policy);
+/// The rhythm that a person's days amount to, each with the time of its latest act, in any order; none without a day.
+pub fn fold_rhythm(days: impl IntoIterator<Item = (Timestamp, PersonDay)>, policy: &Policy) -> Option<Rhythm> {
+    let mut days: Vec<_> = days.into_iter().collect();
+    days.sort_by_key(|(last_time, _)| *last_time);
+    let mut rhythm = Rhythm::empty(days.first()?.0);
+    for (last_time, day) in days {
+        rhythm.absorb(last_time, &day, policy);
     }
     Some(rhythm)
+}
+
+/// The days of a person, from all acts of ties by them (`sent`) and toward them (`received`).
+pub fn person_days<'a>(
+    sent: impl IntoIterator<Item = &'a [Act]>,
+    received: impl IntoIterator<Item = &'a [Act]>,
+    policy: &Policy,
+) -> Vec<(Timestamp, PersonDay)> {
+    let sent = sent
+        .into_iter()
+        .flat_map(|acts| tie_days(acts, policy))
+        .map(|(last_time, cell)| (last_time, PersonDay { sent: cell.active, received: 0.0, helped: cell.helped }));
+    let received = received
+        .into_iter()
+        .flat_map(|acts| tie_days(acts, policy))
+        .map(|(last_time, cell)| (last_time, PersonDay { received: cell.active, ..PersonDay::default() }));
+    sent.chain(received).collect()
+}
+
+/// What was done on each day of one tie, and when last.
+fn tie_days(acts: &[Act], policy: &Policy) -> Vec<(Timestamp, DayCell)> {
+    let mut days: BTreeMap<Day, (Timestamp, DayCell)> = BTreeMap::new();
+    for act in acts {
+        let (last_time, cell) = days.entry(act.time.day()).or_insert((act.time, DayCell::default()));
+        *last_time = act.time.max(*last_time);
+        cell.gather(act, policy);
+    }
+    days.into_values().collect()
 }
 
 /// Whether two decayed sums are the same but for rounding: a relative difference of at most 1e-9.
@@ -96,8 +121,6 @@ impl Tie {
 impl Rhythm {
     /// Whether two rhythms are the same but for rounding.
     pub fn agrees_with(&self, other: &Self) -> bool {
-        (self.last_time, self.today) == (other.last_time, other.today)
-            && all_agree(self.active, other.active)
-            && all_agree(self.helped, other.helped)
+        self.last_time == other.last_time && all_agree(self.to_array(), other.to_array())
     }
 }

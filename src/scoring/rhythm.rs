@@ -1,116 +1,110 @@
-//! A person's own rhythm: on which days they acted at all, toward anybody. Not a rating: it only tells whether they are
-//! around.
+//! A person's own rhythm: on how many tie-days they acted toward anybody, helped anybody, and were acted toward. A tie-day
+//! is a day of one tie, so that a rhythm is the sum of ties and can be added to in any order. Not a rating: it only tells
+//! whether they are around, and whether what they send comes back.
 
-use crate::domain::{Day, Kind, Timestamp};
+use crate::domain::{Day, Timestamp};
 
-use super::{CLOCKS, Policy, credit::shows_around, tie::decay};
+use super::{CLOCKS, Evidence, Policy, tie::decay};
 
-/// What a person showed on one day, toward anybody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ActiveDay {
-    /// Whether they did anything but harm or refuse.
-    pub active: bool,
-    /// Whether they helped somebody.
-    pub helped: bool,
+/// What one day added to a person's rhythm, toward and from anybody, in tie-days.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PersonDay {
+    /// Active tie-days as an actor.
+    pub sent: f64,
+    /// Active tie-days of others toward them.
+    pub received: f64,
+    /// Tie-days of help as an actor.
+    pub helped: f64,
 }
 
-impl ActiveDay {
-    /// Takes in one more act of the day.
-    pub fn gather(&mut self, kind: Kind, policy: &Policy) {
-        self.active |= shows_around(kind, policy);
-        self.helped |= kind.helps();
-    }
-}
-
-/// One person's decayed active days as an actor.
+/// One person's decayed tie-days, for each clock, as of the day of the latest act.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rhythm {
-    /// The latest act.
+    /// The latest act by them or toward them.
     pub last_time: Timestamp,
-    /// What was shown on the day of the latest act.
-    pub today: ActiveDay,
-    /// Active days, for each clock, as of the day of the latest act.
-    pub active: [f64; CLOCKS],
-    /// Days of help to anybody, likewise.
+    /// Active tie-days as an actor.
+    pub sent: [f64; CLOCKS],
+    /// Active tie-days of others toward them.
+    pub received: [f64; CLOCKS],
+    /// Tie-days of help as an actor.
     pub helped: [f64; CLOCKS],
 }
+
+/// How many numbers a [`Rhythm`] holds beside its time.
+pub const RHYTHM_LEN: usize = 3 * CLOCKS;
 
 impl Rhythm {
     /// The rhythm before anything happened, ready for a first act at `time`.
     pub fn empty(time: Timestamp) -> Self {
-        Self { last_time: time, today: ActiveDay::default(), active: [0.0; CLOCKS], helped: [0.0; CLOCKS] }
+        Self { last_time: time, sent: [0.0; CLOCKS], received: [0.0; CLOCKS], helped: [0.0; CLOCKS] }
     }
 
-    /// What is already absorbed of `day`, when the rhythm itself knows.
-    pub fn day_of(&self, day: Day) -> Option<ActiveDay> {
-        match day.cmp(&self.last_time.day()) {
-            std::cmp::Ordering::Greater => Some(ActiveDay::default()),
-            std::cmp::Ordering::Equal => Some(self.today),
-            std::cmp::Ordering::Less => None,
+    /// All sums in a fixed order, for storage.
+    pub fn to_array(&self) -> [f64; RHYTHM_LEN] {
+        let mut array = [0.0; RHYTHM_LEN];
+        for (place, sum) in array.iter_mut().zip([self.sent, self.received, self.helped].into_iter().flatten()) {
+            *place = sum;
         }
+        array
     }
 
-    /// Takes in acts of one day, given what was absorbed of that day before.
-    pub fn absorb_day(
-        &mut self,
-        day: Day,
-        earlier: ActiveDay,
-        acts: impl IntoIterator<Item = (Timestamp, Kind)>,
-        policy: &Policy,
-    ) {
-        let ahead = day.days_since(self.last_time.day());
-        let (faded_active, faded_helped) = self.faded(ahead, policy);
-        let age = self.last_time.day().days_since(day);
-        let is_latest = age <= 0.0;
-        (self.active, self.helped) = (faded_active, faded_helped);
-        let mut seen = earlier;
-        for (time, kind) in acts {
-            seen.gather(kind, policy);
-            self.last_time = self.last_time.max(time);
-        }
+    /// The sums from that order.
+    pub fn from_array(last_time: Timestamp, array: &[f64; RHYTHM_LEN]) -> Self {
+        let sums = |which: usize| std::array::from_fn(|clock| array[which * CLOCKS + clock]);
+        Self { last_time, sent: sums(0), received: sums(1), helped: sums(2) }
+    }
+
+    /// Takes in what a day gained, of which the latest act was at `last_time`.
+    pub fn absorb(&mut self, last_time: Timestamp, gained: &PersonDay, policy: &Policy) {
+        let (day, own_day) = (last_time.day(), self.last_time.day());
+        let (ahead, age) = (day.days_since(own_day), own_day.days_since(day));
         for clock in 0..CLOCKS {
-            let factor = decay(age, policy.half_lives[clock]);
-            self.active[clock] += f64::from(u8::from(seen.active && !earlier.active)) * factor;
-            self.helped[clock] += f64::from(u8::from(seen.helped && !earlier.helped)) * factor;
+            let half_life = policy.half_lives[clock];
+            let (fade, factor) = (decay(ahead, half_life), decay(age, half_life));
+            self.sent[clock] = self.sent[clock] * fade + gained.sent * factor;
+            self.received[clock] = self.received[clock] * fade + gained.received * factor;
+            self.helped[clock] = self.helped[clock] * fade + gained.helped * factor;
         }
-        if is_latest {
-            self.today = seen;
+        self.last_time = self.last_time.max(last_time);
+    }
+
+    /// The day of the latest act.
+    pub fn day(&self) -> Day {
+        self.last_time.day()
+    }
+
+    /// What there is beside one pair, whose evidence is that as of `as_of` too: by the person toward the other, and back.
+    pub(super) fn elsewhere(&self, as_of: Timestamp, own: &Evidence, back: &Evidence, policy: &Policy) -> Elsewhere {
+        let age = self.day().age_at(as_of);
+        let of = |sums: [f64; CLOCKS], pair: [f64; CLOCKS]| {
+            std::array::from_fn(|clock| (sums[clock] * decay(age, policy.half_lives[clock]) - pair[clock]).max(0.0))
+        };
+        Elsewhere {
+            sent: of(self.sent, own.attention),
+            received: of(self.received, back.attention),
+            helped: of(self.helped, [0.0; CLOCKS]),
         }
     }
+}
 
-    /// How much of a person's evidence is left, given how quiet they have become.
-    pub(super) fn left(&self, as_of: Timestamp, policy: &Policy) -> Left {
-        let (active, helped) = self.faded(self.last_time.day().age_at(as_of), policy);
-        let of =
-            |days: f64| policy.quiet_floor - (1.0 - policy.quiet_floor) * (-days / policy.quiet_scale_days).exp_m1();
-        Left { all: of(active[MIDDLE]), help: of(helped[MIDDLE]) }
-    }
+/// What a person's rhythm is beside one pair, so that nothing done within the pair changes it: only of help all counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Elsewhere {
+    pub sent: [f64; CLOCKS],
+    pub received: [f64; CLOCKS],
+    pub helped: [f64; CLOCKS],
+}
 
-    fn faded(&self, days: f64, policy: &Policy) -> ([f64; CLOCKS], [f64; CLOCKS]) {
-        let fade =
-            |sums: [f64; CLOCKS]| std::array::from_fn(|clock| sums[clock] * decay(days, policy.half_lives[clock]));
-        (fade(self.active), fade(self.helped))
+impl Elsewhere {
+    /// How far attention that is not returned in one pair still counts, 0 to 1: in full when a third of what the person
+    /// sends to others comes back from them, not at all from somebody whom nobody answers.
+    pub(super) fn answered(&self) -> f64 {
+        let longest = CLOCKS - 1;
+        (ANSWERED_SCALE * self.received[longest] / (self.sent[longest] + ANSWERED_FLOOR_DAYS)).min(1.0)
     }
 }
 
-/// The clock that quiet is read from.
-const MIDDLE: usize = 1;
-
-/// How much of a person's evidence is left, in (0, 1].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Left {
-    /// Of attention exchanged.
-    pub all: f64,
-    /// Of help and ideas.
-    pub help: f64,
-}
-
-impl Left {
-    /// Of a person who never did anything.
-    pub(super) fn floor(policy: &Policy) -> Self {
-        Self { all: policy.quiet_floor, help: policy.quiet_floor }
-    }
-
-    /// Of a person who is around all the time.
-    pub(super) const FULL: Self = Self { all: 1.0, help: 1.0 };
-}
+/// How many times over it counts when what is sent comes back.
+const ANSWERED_SCALE: f64 = 3.0;
+/// What keeps rounding from looking like answers.
+const ANSWERED_FLOOR_DAYS: f64 = 0.01;

@@ -2,11 +2,7 @@
 
 use crate::domain::{ConnectionStatus, Timestamp};
 
-use super::{
-    Commitment, Evidence, Interval, Policy, Rhythm, Steps, Tie,
-    rhythm::Left,
-    willingness::{Gains, Tally},
-};
+use super::{Commitment, Evidence, Interval, Policy, Rhythm, Steps, Terms, Tie, rhythm::Elsewhere, willingness::Tally};
 
 /// What one person of a pair has shown toward the other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,10 +42,6 @@ impl Side<'_> {
         self.tie.map(|tie| tie.evidence_at(as_of, policy)).unwrap_or_default()
     }
 
-    fn left(&self, as_of: Timestamp, policy: &Policy) -> Left {
-        self.rhythm.map_or(Left::floor(policy), |rhythm| rhythm.left(as_of, policy))
-    }
-
     fn left_open(&self, as_of: Timestamp, policy: &Policy) -> f64 {
         self.commitments.iter().map(|commitment| commitment.left_open(as_of, policy)).sum()
     }
@@ -83,17 +75,30 @@ impl Pair<'_> {
 
     /// Both willingnesses, step by step: the peer's, then the owner's.
     pub fn steps(&self, as_of: Timestamp, policy: &Policy) -> [Steps; 2] {
-        let evidence = [self.theirs.evidence(as_of, policy), self.yours.evidence(as_of, policy)];
-        let left = [self.theirs.left(as_of, policy), self.yours.left(as_of, policy)];
+        let terms = self.terms([as_of; 2], as_of, policy);
+        let evidence = self.evidence(as_of, policy);
         let open = [self.theirs.left_open(as_of, policy), self.yours.left_open(as_of, policy)];
-        [0, 1].map(|own| {
-            let (own_evidence, other) = (&evidence[own], &evidence[1 - own]);
-            Steps {
-                gains: Gains::new(own_evidence, other, left[own], policy),
-                full_gains: Gains::new(own_evidence, other, Left::FULL, policy),
-                tally: Tally::new(own_evidence, other, open[own], policy),
-            }
+        [0, 1].map(|own| Steps {
+            terms: terms[own],
+            tally: Tally::new(&evidence[own], &evidence[1 - own], open[own], policy),
         })
+    }
+
+    /// What is known for both willingnesses, the peer's first: of the pair as of `as_of`, and of what the peer and the
+    /// owner do elsewhere as of two times of their own.
+    fn terms(&self, elsewhere: [Timestamp; 2], as_of: Timestamp, policy: &Policy) -> [Terms; 2] {
+        let sides = [self.theirs, self.yours];
+        let elsewhere = [0, 1].map(|own| {
+            let pair = self.evidence(elsewhere[own], policy);
+            let of = |rhythm: &Rhythm| rhythm.elsewhere(elsewhere[own], &pair[own], &pair[1 - own], policy);
+            sides[own].rhythm.map_or(Elsewhere::default(), of)
+        });
+        let evidence = self.evidence(as_of, policy);
+        [0, 1].map(|own| Terms::new(&evidence[own], &evidence[1 - own], &elsewhere[own], &elsewhere[1 - own]))
+    }
+
+    fn evidence(&self, as_of: Timestamp, policy: &Policy) -> [Evidence; 2] {
+        [self.theirs.evidence(as_of, policy), self.yours.evidence(as_of, policy)]
     }
 
     /// The latest act either way.
@@ -106,16 +111,15 @@ impl Pair<'_> {
         [self.theirs.tie, self.yours.tie].into_iter().flatten().map(|tie| tie.first_time).min()
     }
 
-    /// Whether it was real when they last interacted, as if both had been around then.
+    /// Whether it was real when they last interacted, if both had been around as they were lately.
     fn was_real(&self, policy: &Policy) -> bool {
         let Some(then) = self.last_time() else { return false };
-        let around = |side: Side<'_>| side.evidence(then, policy);
-        let (theirs, yours) = (around(self.theirs), around(self.yours));
-        let probability = |own: &Evidence, other: &Evidence| {
-            let gains = Gains::new(own, other, Left::FULL, policy);
-            let tally = Tally::new(own, other, 0.0, policy);
-            Steps { gains, full_gains: gains, tally }.interval(policy).probability
-        };
-        probability(&theirs, &yours).min(probability(&yours, &theirs)) >= policy.real_from
+        let around = |side: Side<'_>| side.rhythm.map_or(then, |rhythm| rhythm.last_time.max(then));
+        let terms = self.terms([around(self.theirs), around(self.yours)], then, policy);
+        let evidence = self.evidence(then, policy);
+        [0, 1].into_iter().all(|own| {
+            let tally = Tally::new(&evidence[own], &evidence[1 - own], 0.0, policy);
+            Steps { terms: terms[own], tally }.interval(policy).probability >= policy.real_from
+        })
     }
 }

@@ -3,20 +3,14 @@
 
 use crate::domain::{Day, Kind, Timestamp};
 
-use super::{Act, CLOCKS, DayCell, Policy, credit::DayEvidence};
+use super::{Act, CLOCKS, DayCell, DayEvidence, Policy};
 
 /// Decayed sums of evidence. All are at least 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Active days, for each clock.
-    pub active: [f64; CLOCKS],
-    /// Days of help, for each clock.
-    pub helped: [f64; CLOCKS],
-    /// Credit of presence, for each clock.
-    pub presence: [f64; CLOCKS],
-    /// Credit of ideas and thanks, for each clock.
-    pub ideas: [f64; CLOCKS],
-    /// Credit of help, for each clock.
+    /// Attention: active days, for each clock.
+    pub attention: [f64; CLOCKS],
+    /// Help: its credit, in days of half an hour, for each clock.
     pub help: [f64; CLOCKS],
     /// Promises kept.
     pub kept: f64,
@@ -33,13 +27,13 @@ pub struct Evidence {
 }
 
 /// How many numbers [`Evidence`] holds.
-pub const EVIDENCE_LEN: usize = 5 * CLOCKS + 6;
+pub const EVIDENCE_LEN: usize = 2 * CLOCKS + 6;
 
 impl Evidence {
     /// All sums in a fixed order, for storage.
     pub fn to_array(&self) -> [f64; EVIDENCE_LEN] {
         let mut array = [0.0; EVIDENCE_LEN];
-        let clocked = [self.active, self.helped, self.presence, self.ideas, self.help];
+        let clocked = [self.attention, self.help];
         let single = [self.kept, self.broken, self.granted, self.declined, self.promotions, self.violations];
         for (place, value) in array.iter_mut().zip(clocked.into_iter().flatten().chain(single)) {
             *place = value;
@@ -51,19 +45,7 @@ impl Evidence {
     pub fn from_array(array: &[f64; EVIDENCE_LEN]) -> Self {
         let clocked = |feature: usize| std::array::from_fn(|clock| array[feature * CLOCKS + clock]);
         let [.., kept, broken, granted, declined, promotions, violations] = *array;
-        Self {
-            active: clocked(0),
-            helped: clocked(1),
-            presence: clocked(2),
-            ideas: clocked(3),
-            help: clocked(4),
-            kept,
-            broken,
-            granted,
-            declined,
-            promotions,
-            violations,
-        }
+        Self { attention: clocked(0), help: clocked(1), kept, broken, granted, declined, promotions, violations }
     }
 
     /// The same sums, that many days later.
@@ -72,11 +54,8 @@ impl Evidence {
         if days > 0.0 {
             for clock in 0..CLOCKS {
                 let factor = decay(days, policy.half_lives[clock]);
-                let features =
-                    [&mut self.active, &mut self.helped, &mut self.presence, &mut self.ideas, &mut self.help];
-                for sums in features {
-                    sums[clock] *= factor;
-                }
+                self.attention[clock] *= factor;
+                self.help[clock] *= factor;
             }
             let outcome = decay(days, policy.outcome_half_life);
             let outcomes = [&mut self.kept, &mut self.broken, &mut self.granted, &mut self.declined];
@@ -94,10 +73,7 @@ impl Evidence {
     fn add_day(&mut self, before: &DayEvidence, after: &DayEvidence, age: f64, policy: &Policy) {
         for clock in 0..CLOCKS {
             let factor = decay(age, policy.half_lives[clock]);
-            self.active[clock] += (after.active - before.active) * factor;
-            self.helped[clock] += (after.helped - before.helped) * factor;
-            self.presence[clock] += (after.presence - before.presence) * factor;
-            self.ideas[clock] += (after.ideas - before.ideas) * factor;
+            self.attention[clock] += (after.active - before.active) * factor;
             self.help[clock] += (after.help - before.help) * factor;
         }
     }
@@ -106,8 +82,8 @@ impl Evidence {
     fn add_outcome(&mut self, act: &Act, age: f64, policy: &Policy) {
         let weight = decay(age, policy.outcome_half_life);
         match act.kind {
-            Kind::PromiseKept => self.kept += weight * act.share(policy),
-            Kind::AskGranted => self.granted += weight * act.share(policy),
+            Kind::PromiseKept => self.kept += weight * act.share(),
+            Kind::AskGranted => self.granted += weight * act.share(),
             Kind::PromiseBroken => self.broken += weight,
             Kind::AskDeclined => self.declined += weight,
             _ => {}
@@ -172,14 +148,14 @@ impl Tie {
     }
 
     /// Takes in acts of one day. `earlier` is what was absorbed of that day before; `counts` tells of each act whether it
-    /// is the outcome that decides its commitment.
+    /// is the outcome that decides its commitment. Answers with what the day gained.
     pub fn absorb_day<'a>(
         &mut self,
         day: Day,
         earlier: DayCell,
         acts: impl IntoIterator<Item = (&'a Act, bool)>,
         policy: &Policy,
-    ) {
+    ) -> DayEvidence {
         self.evidence = self.evidence.faded(day.days_since(self.day()), policy);
         let age = self.day().days_since(day);
         let mut cell = earlier;
@@ -197,8 +173,10 @@ impl Tie {
             self.first_time = self.first_time.min(act.time);
             self.last_time = self.last_time.max(act.time);
         }
-        self.evidence.add_day(&earlier.evidence(policy), &cell.evidence(policy), age, policy);
+        let (before, after) = (earlier.evidence(policy), cell.evidence(policy));
+        self.evidence.add_day(&before, &after, age, policy);
         debug_assert!(self.evidence.to_array().iter().all(|sum| sum.is_finite()), "evidence stays finite");
+        after.minus(&before)
     }
 
     /// Replaces how promises and asks came out by what a fold of the outcomes alone says.

@@ -1,7 +1,7 @@
 //! From evidence to belief: how likely one person is to go out of their way for another. The formulas are in the module
 //! above; each function here is one line of them.
 
-use super::{CLOCKS, Evidence, Policy, policy::Weights, rhythm::Left};
+use super::{Evidence, Policy, Terms};
 
 /// A probability with its interval, all within [0, 1].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,48 +25,6 @@ impl Interval {
             upper: mean(self.upper, other.upper),
         }
     }
-}
-
-/// What speaks for one willingness, as parts of the sum `S`. All are at least 0.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gains {
-    /// Days of help toward the other.
-    pub help_days: f64,
-    /// Effort of help toward the other.
-    pub help: f64,
-    /// Ideas and thanks toward the other.
-    pub ideas: f64,
-    /// Attention that was returned.
-    pub exchange: f64,
-    /// Goodwill earned by what the other did before.
-    pub goodwill: f64,
-}
-
-impl Gains {
-    /// The gains of the one with evidence `own` toward the one with evidence `other`, dimmed by how quiet the former is.
-    pub(super) fn new(own: &Evidence, other: &Evidence, left: Left, policy: &Policy) -> Self {
-        let returned =
-            |own: [f64; CLOCKS], other: [f64; CLOCKS]| std::array::from_fn(|clock| own[clock].min(other[clock]));
-        Self {
-            help_days: left.help * weigh(policy.help_days, own.helped),
-            help: left.help * weigh(policy.help, own.help),
-            ideas: left.help * weigh(policy.ideas, own.ideas),
-            exchange: left.all
-                * (weigh(policy.exchange_days, returned(own.active, other.active))
-                    + weigh(policy.exchange_presence, returned(own.presence, other.presence))),
-            goodwill: weigh(policy.goodwill_days, other.helped)
-                + weigh(policy.goodwill_help, other.help)
-                + weigh(policy.goodwill_ideas, other.ideas),
-        }
-    }
-
-    pub(super) fn sum(&self) -> f64 {
-        self.help_days + self.help + self.ideas + self.exchange + self.goodwill
-    }
-}
-
-fn weigh(weights: Weights, evidence: [f64; CLOCKS]) -> f64 {
-    weights.iter().zip(evidence).map(|(weight, sum)| weight * sum).sum()
 }
 
 /// Successes and failures that were seen, in trials. All are at least 0.
@@ -111,10 +69,8 @@ impl Tally {
 /// One willingness, step by step: each step adds one group of evidence to those before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps {
-    /// What speaks for it, dimmed by quiet.
-    pub gains: Gains,
-    /// What speaks for it, as if the person were around all the time.
-    pub full_gains: Gains,
+    /// What is known of the pair.
+    pub terms: Terms,
     /// Successes and failures.
     pub tally: Tally,
 }
@@ -127,9 +83,9 @@ struct Beta {
 }
 
 impl Beta {
-    fn from_gains(gains: &Gains, policy: &Policy) -> Self {
-        let intensity = policy.prior_intensity() + policy.saturation * (gains.sum() / policy.saturation).ln_1p();
-        Self { successes: policy.prior_failures() * intensity.exp_m1(), failures: policy.prior_failures() }
+    fn from_terms(terms: &Terms, policy: &Policy) -> Self {
+        let failures = policy.prior_failures();
+        Self { successes: failures * policy.intensity(terms).exp_m1(), failures }
     }
 
     fn mean(self) -> f64 {
@@ -143,15 +99,15 @@ impl Beta {
         let centre = mean + square / 2.0;
         let reach = (square * (mean * (1.0 - mean) + square / 4.0)).sqrt();
         let within = |value: f64| (value / (1.0 + square)).clamp(0.0, 1.0);
-        let interval = Interval { probability: mean, lower: within(centre - reach), upper: within(centre + reach) };
-        debug_assert!(interval.lower <= mean && mean <= interval.upper, "the interval holds the mean");
-        interval
+        // Rounding aside, the interval holds the mean.
+        let (lower, upper) = (within(centre - reach).min(mean), within(centre + reach).max(mean));
+        Interval { probability: mean, lower, upper }
     }
 }
 
 impl Steps {
     fn belief(&self, policy: &Policy) -> Beta {
-        let prior = Beta::from_gains(&self.gains, policy);
+        let prior = Beta::from_terms(&self.terms, policy);
         let tally = &self.tally;
         Beta {
             successes: prior.successes + tally.kept + tally.granted,
@@ -169,14 +125,13 @@ impl Steps {
         probability < policy.prior && self.tally.broken + self.tally.harm() >= policy.broken_from
     }
 
-    /// The probability after each group of evidence: the prior, gains as if always around, quiet, successes, failures,
-    /// harm. The last is the willingness itself.
-    pub(super) fn probabilities(&self, policy: &Policy) -> [f64; 6] {
-        let full = Beta::from_gains(&self.full_gains, policy);
-        let dimmed = Beta::from_gains(&self.gains, policy);
-        let kept = Beta { successes: dimmed.successes + self.tally.kept + self.tally.granted, ..dimmed };
+    /// The probability after each group of evidence: the prior, what was done, successes, failures, harm. The last is the
+    /// willingness itself.
+    pub(super) fn probabilities(&self, policy: &Policy) -> [f64; 5] {
+        let gained = Beta::from_terms(&self.terms, policy);
+        let kept = Beta { successes: gained.successes + self.tally.kept + self.tally.granted, ..gained };
         let failed = kept.failures + self.tally.broken + self.tally.declined + self.tally.left_open;
         let failed = Beta { failures: failed, ..kept };
-        [policy.prior, full.mean(), dimmed.mean(), kept.mean(), failed.mean(), self.belief(policy).mean()]
+        [policy.prior, gained.mean(), kept.mean(), failed.mean(), self.belief(policy).mean()]
     }
 }

@@ -247,7 +247,7 @@ fn reason(whose: Whose, part: Part, acts: &PairActs, as_of: Timestamp, policy: &
     };
     let weighed = own.iter().map(|act| (act, Source::Own)).chain(other.iter().map(|act| (act, Source::Other)));
     let interaction_ids = match part.factor {
-        Factor::Prior | Factor::Quiet => Vec::new(),
+        Factor::Prior | Factor::Around => Vec::new(),
         _ => heaviest(&part, weighed, as_of, policy, MOST_IDS),
     };
     Reason { whose, part, interaction_ids }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use sqlx::PgConnection;
 
 use crate::{
-    domain::{Day, InteractionId, Kind, Timestamp},
-    scoring::{Act, ActiveDay, Commitment, CommitmentKey, DayCell, Effect, Policy, Rhythm, Tie, fold_tie},
+    domain::{Day, InteractionId, Timestamp},
+    scoring::{Act, Commitment, CommitmentKey, DayCell, DayEvidence, Effect, PersonDay, Policy, Rhythm, Tie, fold_tie},
 };
 
 use super::{
@@ -100,8 +100,8 @@ async fn absorb(connection: &mut PgConnection, entries: &[&Entry], policy: &Poli
     let keys: KeyColumns<'_> = touched.keys().collect();
     let kept = tie::lock(connection, &keys).await?;
     let effects = settle(connection, &touched, policy).await?;
-    absorb_ties(connection, &touched, kept, &effects, &ids, policy).await?;
-    absorb_rhythms(connection, entries, &ids, policy).await
+    let gains = absorb_ties(connection, &touched, kept, &effects, &ids, policy).await?;
+    absorb_rhythms(connection, gains, policy).await
 }
 
 /// Which acts decide a commitment, and which overrule what decided it before.
@@ -136,6 +136,9 @@ async fn settle(connection: &mut PgConnection, touched: &DaysByTie, policy: &Pol
     Ok(effects)
 }
 
+/// What days of a tie gained, each with the time of its latest act.
+type Gains = Vec<(Timestamp, DayEvidence)>;
+
 async fn absorb_ties(
     connection: &mut PgConnection,
     touched: &DaysByTie,
@@ -143,7 +146,7 @@ async fn absorb_ties(
     effects: &Effects,
     ids: &IdColumns<'_>,
     policy: &Policy,
-) -> Result<(), StoreError> {
+) -> Result<BTreeMap<TieKey, Gains>, StoreError> {
     let effect = |key: &TieKey, act: &Act| effects.get(&(key.clone(), act.id.clone())).copied().unwrap_or(Effect::None);
     let overruled = |key: &TieKey, days: &BTreeMap<Day, Vec<Act>>| {
         days.values().flatten().any(|act| effect(key, act) == Effect::Overrules)
@@ -159,18 +162,20 @@ async fn absorb_ties(
     };
     let earlier = earlier_cells(history::acts_on_days(connection, &late, ids).await?, policy);
     let outcomes = folded_outcomes(connection, &fold, policy).await?;
-    let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
+    let (mut new, mut changed, mut gains) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (key, days) in touched {
         let known = kept.remove(key);
         let target = if known.is_some() { &mut changed } else { &mut new };
-        let mut tie = absorbed(known, key, days, &earlier, effect, policy);
+        let (mut tie, gained) = absorbed(known, key, days, &earlier, effect, policy);
         if let Some(outcomes) = outcomes.get(key) {
             tie.take_outcomes(outcomes, policy);
         }
         target.insert(key.clone(), tie);
+        gains.insert(key.clone(), gained);
     }
     tie::insert(connection, &new).await?;
-    tie::update(connection, &changed).await
+    tie::update(connection, &changed).await?;
+    Ok(gains)
 }
 
 /// What was done on a day of a tie before this batch.
@@ -193,14 +198,17 @@ fn absorbed(
     earlier: &EarlierCells,
     effect: impl Fn(&TieKey, &Act) -> Effect,
     policy: &Policy,
-) -> Tie {
+) -> (Tie, Gains) {
     let first_time = days.values().flatten().map(|act| act.time).min().unwrap_or(Timestamp::MIN);
     let mut tie = known.unwrap_or_else(|| Tie::empty(first_time));
+    let mut gains = Gains::new();
     for (day, acts) in days {
         let before = tie.cell_of(*day).or_else(|| earlier.get(&(key.clone(), *day)).copied()).unwrap_or_default();
-        tie.absorb_day(*day, before, acts.iter().map(|act| (act, effect(key, act) == Effect::Decides)), policy);
+        let decides = acts.iter().map(|act| (act, effect(key, act) == Effect::Decides));
+        let gained = tie.absorb_day(*day, before, decides, policy);
+        gains.extend(acts.iter().map(|act| act.time).max().map(|last_time| (last_time, gained)));
     }
-    tie
+    (tie, gains)
 }
 
 /// How the promises and asks of ties came out, from the ledger alone.
@@ -217,38 +225,29 @@ async fn folded_outcomes(
     Ok(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
 }
 
+/// Adds what ties gained to the rhythms of both persons.
 async fn absorb_rhythms(
     connection: &mut PgConnection,
-    entries: &[&Entry],
-    ids: &IdColumns<'_>,
+    gains: BTreeMap<TieKey, Gains>,
     policy: &Policy,
 ) -> Result<(), StoreError> {
-    let mut touched: BTreeMap<RhythmKey, BTreeMap<Day, Vec<(Timestamp, Kind)>>> = BTreeMap::new();
-    for entry in entries {
-        let (key, time) = ((entry.tenant.clone(), entry.interaction.actor.clone()), entry.interaction.time);
-        touched.entry(key).or_default().entry(time.day()).or_default().push((time, entry.interaction.kind));
+    let mut touched: BTreeMap<RhythmKey, Vec<(Timestamp, PersonDay)>> = BTreeMap::new();
+    for (key, gains) in gains {
+        for (last_time, gained) in gains {
+            let sent = PersonDay { sent: gained.active, helped: gained.helped, received: 0.0 };
+            let received = PersonDay { received: gained.active, ..PersonDay::default() };
+            touched.entry((key.tenant.clone(), key.actor.clone())).or_default().push((last_time, sent));
+            touched.entry((key.tenant.clone(), key.recipient.clone())).or_default().push((last_time, received));
+        }
     }
     let mut kept = rhythm::lock(connection, touched.keys()).await?;
-    let late: Vec<(RhythmKey, Day)> = touched
-        .iter()
-        .flat_map(|(key, days)| {
-            let known = kept.get(key);
-            let is_late = move |day: &&Day| known.is_some_and(|rhythm| rhythm.day_of(**day).is_none());
-            days.keys().filter(is_late).map(|day| (key.clone(), *day))
-        })
-        .collect();
-    let earlier = history::activity_on_days(connection, &late, ids, policy).await?;
     let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
     for (key, days) in touched {
         let known = kept.remove(&key);
         let target = if known.is_some() { &mut changed } else { &mut new };
-        let first_time = days.values().flatten().map(|(time, _)| *time).min().unwrap_or(Timestamp::MIN);
+        let first_time = days.iter().map(|(last_time, _)| *last_time).min().unwrap_or(Timestamp::MIN);
         let mut rhythm = known.unwrap_or_else(|| Rhythm::empty(first_time));
-        for (day, acts) in days {
-            let known_day = rhythm.day_of(day).or_else(|| earlier.get(&(key.clone(), day)).copied());
-            let before: ActiveDay = known_day.unwrap_or_default();
-            rhythm.absorb_day(day, before, acts, policy);
-        }
+        days.iter().for_each(|(last_time, gained)| rhythm.absorb(*last_time, gained, policy));
         target.insert(key, rhythm);
     }
     rhythm::insert(connection, &new).await?;

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use crate::{
     domain::{Day, Kind, PersonId, TenantId, Timestamp},
-    scoring::{Act, ActiveDay, Policy},
+    scoring::{Act, PersonDay, Policy},
 };
 
 use super::{
@@ -153,65 +153,47 @@ pub(super) async fn acts_on_days(
     by_tie(rows)
 }
 
-/// What these persons showed on these days, without the interactions in `except`.
-pub(super) async fn activity_on_days(
-    connection: &mut PgConnection,
-    days: &[(RhythmKey, Day)],
-    except: &IdColumns<'_>,
-    policy: &Policy,
-) -> Result<HashMap<(RhythmKey, Day), ActiveDay>, StoreError> {
-    if days.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let tenants: Vec<_> = days.iter().map(|((tenant, _), _)| tenant.as_str()).collect();
-    let persons: Vec<_> = days.iter().map(|((_, person), _)| person.as_str()).collect();
-    let (starts, ends): (Vec<_>, Vec<_>) =
-        days.iter().map(|(_, day)| day.bounds()).map(|(start, end)| (to_sql(start), to_sql(end))).unzip();
-    let rows = sqlx::query!(
-        r#"SELECT late.place AS "place!", array_agg(DISTINCT kind) AS "kinds!"
-           FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[])
-               WITH ORDINALITY AS late (tenant, actor, day_start, day_end, place)
-           JOIN ledger ON ledger.tenant = late.tenant AND ledger.actor = late.actor
-               AND interaction_time >= day_start AND interaction_time < day_end
-           WHERE (ledger.tenant, interaction_id) NOT IN (SELECT * FROM UNNEST($5::text[], $6::text[]))
-           GROUP BY late.place"#,
-        &tenants as _,
-        &persons as _,
-        &starts,
-        &ends,
-        &except.tenants as _,
-        &except.ids as _,
-    )
-    .fetch_all(connection)
-    .await?;
-    let mut activity = HashMap::new();
-    for row in rows {
-        let place = usize::try_from(row.place).ok().and_then(|place| days.get(place.checked_sub(1)?));
-        let mut day = ActiveDay::default();
-        row.kinds.iter().filter_map(|kind| Kind::from_number((*kind).into())).for_each(|kind| day.gather(kind, policy));
-        activity.extend(place.map(|key| (key.clone(), day)));
-    }
-    Ok(activity)
+/// How far each kind makes a day an active one, and one of help: an array by the number of the kind.
+fn day_weights(policy: &Policy) -> [Vec<f64>; 2] {
+    let weights = policy.kinds.iter().map(|kind| (kind.day_weight, kind.help_weight));
+    let (active, helped) = weights.unzip();
+    [active, helped]
 }
 
-/// On which days these persons did what, up to a time: one point for each day and kind.
-pub(super) async fn activity_until<'a>(
+/// What each day of these persons came to, toward and from anybody, up to a time.
+pub(super) async fn days_until<'a>(
     connection: &mut PgConnection,
     persons: impl IntoIterator<Item = &'a RhythmKey>,
     until: Timestamp,
     most: usize,
-) -> Result<BTreeMap<RhythmKey, Vec<(Timestamp, Kind)>>, StoreError> {
+    policy: &Policy,
+) -> Result<BTreeMap<RhythmKey, Vec<(Timestamp, PersonDay)>>, StoreError> {
     let (tenants, persons): (Vec<_>, Vec<_>) =
         persons.into_iter().map(|(tenant, person)| (tenant.as_str(), person.as_str())).unzip();
+    let [active, helped] = day_weights(policy);
     let rows = sqlx::query!(
-        r#"SELECT ledger.tenant, ledger.actor, kind, max(interaction_time) AS "time!"
-           FROM UNNEST($1::text[], $2::text[]) AS key (tenant, actor)
-           JOIN ledger USING (tenant, actor)
-           WHERE interaction_time <= $3
-           GROUP BY ledger.tenant, ledger.actor, kind, date_trunc('day', interaction_time, 'UTC')
-           LIMIT $4"#,
+        r#"WITH person AS (SELECT * FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person)), tie_day AS (
+               SELECT person.tenant, person, true AS sent, date_trunc('day', interaction_time, 'UTC') AS day,
+                   max(interaction_time) AS last_time, max(($3::double precision[])[kind] / group_size) AS active,
+                   max(($4::double precision[])[kind] / group_size) AS helped
+               FROM person JOIN ledger ON ledger.tenant = person.tenant AND actor = person
+               WHERE interaction_time <= $5
+               GROUP BY person.tenant, person, recipient, day
+               UNION ALL
+               SELECT person.tenant, person, false, date_trunc('day', interaction_time, 'UTC') AS day,
+                   max(interaction_time), max(($3::double precision[])[kind] / group_size), 0.0
+               FROM person JOIN ledger ON ledger.tenant = person.tenant AND recipient = person
+               WHERE interaction_time <= $5
+               GROUP BY person.tenant, person, actor, day
+           )
+           SELECT tenant AS "tenant!", person AS "person!", max(last_time) AS "last_time!",
+               coalesce(sum(active) FILTER (WHERE sent), 0.0) AS "sent!",
+               coalesce(sum(active) FILTER (WHERE NOT sent), 0.0) AS "received!", sum(helped) AS "helped!"
+           FROM tie_day GROUP BY tenant, person, day LIMIT $6"#,
         &tenants as _,
         &persons as _,
+        &active,
+        &helped,
         to_sql(until),
         super::one_more_than(most),
     )
@@ -220,14 +202,13 @@ pub(super) async fn activity_until<'a>(
     if rows.len() > most {
         return Err(StoreError::TooLarge(most));
     }
-    let mut activity: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut days: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for row in rows {
-        let key = (word("ledger", TenantId::parse(&row.tenant))?, word("ledger", PersonId::parse(&row.actor))?);
-        let kind = Kind::from_number(row.kind.into())
-            .ok_or(StoreError::Inconsistent { table: "ledger", what: "an unknown kind" })?;
-        activity.entry(key).or_default().push((from_sql("ledger", row.time)?, kind));
+        let key = (word("ledger", TenantId::parse(&row.tenant))?, word("ledger", PersonId::parse(&row.person))?);
+        let day = PersonDay { sent: row.sent, received: row.received, helped: row.helped };
+        days.entry(key).or_default().push((from_sql("ledger", row.last_time)?, day));
     }
-    Ok(activity)
+    Ok(days)
 }
 
 /// Which of a person's peers have an interaction with them, either way up to a time, on one of these channels and about

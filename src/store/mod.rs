@@ -44,6 +44,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// How long a call waits for a database connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The version of the schema since which ties and rhythms are kept as this program keeps them.
+const DERIVED_SINCE: i64 = 3;
 /// The name of the key that seals page tokens.
 const PAGE_TOKEN_KEY: &str = "page-token";
 
@@ -77,10 +79,14 @@ impl Store {
         self.policy
     }
 
-    /// Brings the schema to the version of this program.
+    /// Brings the schema to the version of this program, and derives from the ledger what an older one kept otherwise.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = PgConnection::connect_with(&without_timeouts(&self.pool)).await?;
+        let before = schema_version(&mut connection).await?;
         MIGRATIONS.run(&mut connection).await?;
+        if (1..DERIVED_SINCE).contains(&before) {
+            self.rebuild(true, |_| {}).await?;
+        }
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| StoreError::NoRandomness)?;
         sqlx::query!(

@@ -251,7 +251,7 @@ fn derived(keys: &BTreeSet<TieKey>, acts: &HashMap<TieKey, Vec<Act>>, policy: &P
     (ties, commitments)
 }
 
-/// The persons after `last` that the ledger knows as actors, or that have a kept rhythm.
+/// The persons after `last` that the ledger knows, or that have a kept rhythm.
 async fn next_persons(
     connection: &mut PgConnection,
     last: Option<&RhythmKey>,
@@ -261,6 +261,9 @@ async fn next_persons(
         r#"SELECT tenant AS "tenant!", person AS "person!" FROM (
                (SELECT DISTINCT tenant, actor AS person FROM ledger
                 WHERE (tenant, actor) > ($1, $2) ORDER BY tenant, actor LIMIT $3)
+               UNION
+               (SELECT DISTINCT tenant, recipient FROM ledger
+                WHERE (tenant, recipient) > ($1, $2) ORDER BY tenant, recipient LIMIT $3)
                UNION
                (SELECT tenant, person FROM rhythm WHERE (tenant, person) > ($1, $2) ORDER BY tenant, person LIMIT $3)
            ) AS known
@@ -285,9 +288,9 @@ async fn derive_rhythms(
     policy: &Policy,
 ) -> Result<Progress, StoreError> {
     let kept = rhythm::lock(connection, keys).await?;
-    let activity = history::activity_until(connection, keys, Timestamp::MAX, usize::MAX).await?;
+    let days = history::days_until(connection, keys, Timestamp::MAX, usize::MAX, policy).await?;
     let derived: BTreeMap<RhythmKey, Rhythm> =
-        activity.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
+        days.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
     let wrong = differences(&kept, &derived, Rhythm::agrees_with);
     if repair {
         rhythm::insert(connection, &wrong.missing).await?;

@@ -31,7 +31,7 @@ pub(super) async fn get<'a>(
     let keys: Keys<'_> = keys.into_iter().collect();
     let rows = sqlx::query_as!(
         RhythmRow,
-        "SELECT rhythm.tenant, rhythm.person, last_time, active_today, helped_today, days
+        "SELECT rhythm.tenant, rhythm.person, last_time, days
          FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person) JOIN rhythm USING (tenant, person)",
         &keys.tenants as _,
         &keys.persons as _,
@@ -49,7 +49,7 @@ pub(super) async fn lock<'a>(
     let keys: Keys<'_> = keys.into_iter().collect();
     let rows = sqlx::query_as!(
         RhythmRow,
-        "SELECT rhythm.tenant, rhythm.person, last_time, active_today, helped_today, days
+        "SELECT rhythm.tenant, rhythm.person, last_time, days
          FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person) JOIN rhythm USING (tenant, person)
          ORDER BY rhythm.tenant, rhythm.person
          FOR UPDATE OF rhythm",
@@ -64,8 +64,6 @@ pub(super) async fn lock<'a>(
 #[derive(Default)]
 struct StateColumns {
     last_times: Vec<sqlx::types::time::OffsetDateTime>,
-    active: Vec<bool>,
-    helped: Vec<bool>,
     days: Vec<f64>,
 }
 
@@ -74,9 +72,7 @@ impl<'a> FromIterator<&'a Rhythm> for StateColumns {
         let mut columns = Self::default();
         for rhythm in rhythms {
             columns.last_times.push(to_sql(rhythm.last_time));
-            columns.active.push(rhythm.today.active);
-            columns.helped.push(rhythm.today.helped);
-            columns.days.extend(rhythm.active.into_iter().chain(rhythm.helped));
+            columns.days.extend(rhythm.to_array());
         }
         columns
     }
@@ -92,17 +88,14 @@ pub(super) async fn insert(
     }
     let (keys, state): (Keys<'_>, StateColumns) = (rhythms.keys().collect(), rhythms.values().collect());
     let inserted = sqlx::query!(
-        "INSERT INTO rhythm (tenant, person, last_time, active_today, helped_today, days)
-         SELECT tenant, person, last_time, active_today, helped_today,
-             ($6::double precision[])[place * 6 - 5 : place * 6]
-         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::boolean[], $5::boolean[])
-             WITH ORDINALITY AS new (tenant, person, last_time, active_today, helped_today, place)
+        "INSERT INTO rhythm (tenant, person, last_time, days)
+         SELECT tenant, person, last_time, ($4::double precision[])[place * 12 - 11 : place * 12]
+         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[])
+             WITH ORDINALITY AS new (tenant, person, last_time, place)
          ON CONFLICT (tenant, person) DO NOTHING",
         &keys.tenants as _,
         &keys.persons as _,
         &state.last_times,
-        &state.active,
-        &state.helped,
         &state.days,
     )
     .execute(connection)
@@ -120,16 +113,13 @@ pub(super) async fn update(
     }
     let (keys, state): (Keys<'_>, StateColumns) = (rhythms.keys().collect(), rhythms.values().collect());
     let updated = sqlx::query!(
-        "UPDATE rhythm SET last_time = new.last_time, active_today = new.active_today, helped_today = new.helped_today,
-             days = ($6::double precision[])[place * 6 - 5 : place * 6]
-         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::boolean[], $5::boolean[])
-             WITH ORDINALITY AS new (tenant, person, last_time, active_today, helped_today, place)
+        "UPDATE rhythm SET last_time = new.last_time, days = ($4::double precision[])[place * 12 - 11 : place * 12]
+         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[])
+             WITH ORDINALITY AS new (tenant, person, last_time, place)
          WHERE rhythm.tenant = new.tenant AND rhythm.person = new.person",
         &keys.tenants as _,
         &keys.persons as _,
         &state.last_times,
-        &state.active,
-        &state.helped,
         &state.days,
     )
     .execute(connection)

@@ -6,7 +6,7 @@ use sqlx::types::time::OffsetDateTime;
 
 use crate::{
     domain::{InteractionId, Kind, PersonId, TenantId, Timestamp, WordError},
-    scoring::{Act, ActiveDay, Commitment, DayCell, Evidence, Outcome, Rhythm, Tie},
+    scoring::{Act, Commitment, DayCell, Evidence, Outcome, Rhythm, Tie},
 };
 
 use super::StoreError;
@@ -111,8 +111,6 @@ pub(super) struct RhythmRow {
     pub tenant: String,
     pub person: String,
     pub last_time: OffsetDateTime,
-    pub active_today: bool,
-    pub helped_today: bool,
     pub days: Vec<f64>,
 }
 
@@ -123,14 +121,9 @@ impl TryFrom<RhythmRow> for (RhythmKey, Rhythm) {
     type Error = StoreError;
 
     fn try_from(row: RhythmRow) -> Result<Self, StoreError> {
-        let wrong = |()| StoreError::Inconsistent { table: "rhythm", what: "an array of the wrong length" };
-        let [active, helped] = row.days.as_chunks().0 else { return Err(wrong(())) };
-        let rhythm = Rhythm {
-            last_time: from_sql("rhythm", row.last_time)?,
-            today: ActiveDay { active: row.active_today, helped: row.helped_today },
-            active: *active,
-            helped: *helped,
-        };
+        let wrong = |_| StoreError::Inconsistent { table: "rhythm", what: "an array of the wrong length" };
+        let last_time = from_sql("rhythm", row.last_time)?;
+        let rhythm = Rhythm::from_array(last_time, row.days[..].try_into().map_err(wrong)?);
         Ok(((word("rhythm", TenantId::parse(&row.tenant))?, word("rhythm", PersonId::parse(&row.person))?), rhythm))
     }
 }

@@ -114,7 +114,7 @@ pub(super) async fn insert(connection: &mut PgConnection, ties: &BTreeMap<TieKey
     let inserted = sqlx::query!(
         "INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
          SELECT tenant, actor, recipient, first_time, last_time, ($6::integer[])[place * 17 - 16 : place * 17],
-             ($7::double precision[])[place * 6 - 5 : place * 6], ($8::double precision[])[place * 21 - 20 : place * 21]
+             ($7::double precision[])[place * 3 - 2 : place * 3], ($8::double precision[])[place * 14 - 13 : place * 14]
          FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
              WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
          ON CONFLICT (tenant, actor, recipient) DO NOTHING",
@@ -141,8 +141,8 @@ pub(super) async fn update(connection: &mut PgConnection, ties: &BTreeMap<TieKey
     let updated = sqlx::query!(
         "UPDATE tie SET first_time = new.first_time, last_time = new.last_time,
              counts = ($6::integer[])[place * 17 - 16 : place * 17],
-             today = ($7::double precision[])[place * 6 - 5 : place * 6],
-             evidence = ($8::double precision[])[place * 21 - 20 : place * 21]
+             today = ($7::double precision[])[place * 3 - 2 : place * 3],
+             evidence = ($8::double precision[])[place * 14 - 13 : place * 14]
          FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
              WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
          WHERE tie.tenant = new.tenant AND tie.actor = new.actor AND tie.recipient = new.recipient",

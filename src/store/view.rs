@@ -156,8 +156,8 @@ async fn add_rhythms(
     let (mut rhythms, later): (HashMap<_, _>, HashMap<_, _>) =
         rhythm::get(connection, &persons).await?.into_iter().partition(|(_, rhythm)| rhythm.last_time <= asked.as_of);
     if !later.is_empty() {
-        let activity = history::activity_until(connection, later.keys(), asked.as_of, MAX_ROWS).await?;
-        rhythms.extend(activity.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))));
+        let days = history::days_until(connection, later.keys(), asked.as_of, MAX_ROWS, policy).await?;
+        rhythms.extend(days.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))));
     }
     for ((_, person), rhythm) in rhythms {
         match view.peers.get_mut(&person) {

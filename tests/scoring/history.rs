@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use proptest::{prelude::*, sample::select, test_runner::TestCaseResult};
 use rapport::{
     domain::{InteractionId, Kind, Timestamp},
-    scoring::{Act, Commitment, Interval, Pair, PairFold, Policy, Rhythm, Side, Standing, fold_pair, fold_rhythm},
+    scoring::{
+        Act, Commitment, Interval, Pair, PairFold, Policy, Rhythm, Side, Standing, fold_pair, fold_rhythm, person_days,
+    },
 };
 
 /// The peer, who is first in every pair of things here.
@@ -39,7 +41,7 @@ const FIRST_DAY: i64 = 19_676;
 const DAYS: i64 = 1_100;
 
 pub(crate) fn policy() -> &'static Policy {
-    &rapport::scoring::REASONED
+    &rapport::scoring::DEFAULT
 }
 
 pub(crate) fn config(cases: u32) -> ProptestConfig {
@@ -85,6 +87,8 @@ pub(crate) struct History {
     pub acts: [Vec<Act>; 2],
     /// What either did toward others.
     pub elsewhere: [Vec<(Timestamp, Kind)>; 2],
+    /// What others did toward either.
+    pub answers: [Vec<(Timestamp, Kind)>; 2],
     pub as_of: Timestamp,
 }
 
@@ -108,17 +112,27 @@ impl Folded {
 
 impl History {
     pub(crate) fn new(acts: [Vec<Act>; 2], as_of: Timestamp) -> Self {
-        Self { acts, elsewhere: Default::default(), as_of }
+        Self { acts, elsewhere: Default::default(), answers: Default::default(), as_of }
     }
 
     pub(crate) fn folded(&self) -> Folded {
         let fold = fold_pair([&self.acts[THEY], &self.acts[YOU]], policy());
         let commitments = [THEY, YOU].map(|who| fold.commitments[who].values().cloned().collect());
-        let rhythms = [THEY, YOU].map(|who| {
-            let here = self.acts[who].iter().map(|act| (act.time, act.kind));
-            fold_rhythm(here.chain(self.elsewhere[who].iter().copied()), policy())
-        });
+        let rhythms = [THEY, YOU].map(|who| self.rhythm(who));
         Folded { fold, rhythms, commitments }
+    }
+
+    fn rhythm(&self, who: usize) -> Option<Rhythm> {
+        let of = |acts: &[(Timestamp, Kind)]| acts.iter().map(|(time, kind)| act(*kind, *time)).collect::<Vec<_>>();
+        let (elsewhere, answers) = (of(&self.elsewhere[who]), of(&self.answers[who]));
+        let sent = [&self.acts[who][..], &elsewhere];
+        fold_rhythm(person_days(sent, [&self.acts[1 - who][..], &answers], policy()), policy())
+    }
+
+    /// Where nobody but each other ever acted toward the two.
+    pub(crate) fn unanswered(mut self) -> Self {
+        self.answers = Default::default();
+        self
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -196,7 +210,7 @@ pub(crate) fn histories() -> impl Strategy<Value = History> {
 /// Up to 40 acts of these kinds both ways, read at the latest of them, later on its day, or up to two months later.
 pub(crate) fn histories_of(kinds: &'static [Kind]) -> impl Strategy<Value = History> {
     let here = prop::collection::vec((0..2_usize, acts(kinds)), 0..40);
-    let elsewhere = prop::collection::vec((0..2_usize, moments(), select(&Kind::ALL[..])), 0..10);
+    let elsewhere = prop::collection::vec((0..2_usize, any::<bool>(), moments(), select(&Kind::ALL[..])), 0..10);
     let wait = prop_oneof![Just(0), 0..DAY_MICROS, 0..60 * DAY_MICROS];
     (here, elsewhere, wait).prop_map(|(here, elsewhere, wait)| {
         let mut history = History::new(Default::default(), day(0));
@@ -207,9 +221,10 @@ pub(crate) fn histories_of(kinds: &'static [Kind]) -> impl Strategy<Value = Hist
             let refers_to = act.refers_to.as_ref().map(unknown);
             history.acts[who].push(Act { id: id(place), refers_to, ..act });
         }
-        for (who, time, kind) in elsewhere {
+        for (who, sent, time, kind) in elsewhere {
             history.as_of = history.as_of.max(time);
-            history.elsewhere[who].push((time, kind));
+            let acts = if sent { &mut history.elsewhere } else { &mut history.answers };
+            acts[who].push((time, kind));
         }
         history.as_of = history.as_of.saturating_add_micros(wait);
         history

@@ -61,15 +61,13 @@ fn no_part_is_amiss(history: &History) -> TestCaseResult {
         for part in parts {
             let sign = match part.factor {
                 Factor::Prior
-                | Factor::HelpDays
                 | Factor::Help
-                | Factor::Ideas
                 | Factor::Exchange
                 | Factor::Goodwill
+                | Factor::Around
                 | Factor::PromisesKept
                 | Factor::AsksGranted => 1.0,
-                Factor::Quiet
-                | Factor::PromisesBroken
+                Factor::PromisesBroken
                 | Factor::AsksDeclined
                 | Factor::LeftOpen
                 | Factor::Promotions
@@ -81,7 +79,7 @@ fn no_part_is_amiss(history: &History) -> TestCaseResult {
                 own.chain(history.acts[1 - who].iter().map(|act| (act, Source::Other))).collect();
             let named = heaviest(part, given.iter().copied(), history.as_of, policy(), 3);
             prop_assert!(named.len() <= 3 && named.iter().all(|id| given.iter().any(|(act, _)| act.id == *id)));
-            let rests_on_acts = !matches!(part.factor, Factor::Prior | Factor::Quiet);
+            let rests_on_acts = !matches!(part.factor, Factor::Prior | Factor::Around);
             prop_assert_eq!(!named.is_empty(), rests_on_acts, "{:?}", part);
         }
     }
@@ -155,6 +153,7 @@ proptest! {
         let mut swapped = history.clone();
         swapped.acts.swap(THEY, YOU);
         swapped.elsewhere.swap(THEY, YOU);
+        swapped.answers.swap(THEY, YOU);
         let (one, other) = (history.standing(), swapped.standing());
         prop_assert_eq!((one.they_would_help, one.you_would_help), (other.you_would_help, other.they_would_help));
         prop_assert_eq!((one.mutual, one.status), (other.mutual, other.status));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::{prelude::*, sample::Index};
 use rapport::{
     domain::{InteractionId, Kind, Timestamp},
-    scoring::{Act, ActiveDay, Commitment, CommitmentKey, DayCell, Effect, Rhythm, Tie, fold_tie},
+    scoring::{Act, Commitment, CommitmentKey, DayCell, Effect, PersonDay, Rhythm, Tie, fold_tie},
 };
 
 use crate::history::*;
@@ -14,7 +14,8 @@ use crate::history::*;
 #[derive(Default)]
 struct Kept {
     ledger: [Vec<Act>; 2],
-    activity: [Vec<(Timestamp, Kind)>; 2],
+    /// Of each: what others did toward them, and what they did toward others.
+    elsewhere: [[Vec<Act>; 2]; 2],
     ties: [Option<Tie>; 2],
     rhythms: [Option<Rhythm>; 2],
     commitments: [BTreeMap<InteractionId, Commitment>; 2],
@@ -33,24 +34,37 @@ impl Kept {
             self.ledger[who].iter().filter(|act| act.time.day() == day).for_each(|act| cell.gather(act, policy()));
             cell
         });
-        tie.absorb_day(day, earlier, [(act, effect == Effect::Decides)], policy());
+        let gained = tie.absorb_day(day, earlier, [(act, effect == Effect::Decides)], policy());
         self.ledger[who].push(act.clone());
         let again = effect == Effect::Overrules;
         self.ties[who] = if again { fold_tie(&self.ledger[who], policy()) } else { Some(tie) };
-        self.record_activity(who, act.time, act.kind);
+        let sent = PersonDay { sent: gained.active, helped: gained.helped, received: 0.0 };
+        self.record_day(who, act.time, &sent);
+        self.record_day(1 - who, act.time, &PersonDay { received: gained.active, ..PersonDay::default() });
     }
 
-    fn record_activity(&mut self, who: usize, time: Timestamp, kind: Kind) {
-        let day = time.day();
-        let rhythm = self.rhythms[who].get_or_insert_with(|| Rhythm::empty(time));
-        let earlier = rhythm.day_of(day).unwrap_or_else(|| {
-            let mut seen = ActiveDay::default();
-            let of_day = self.activity[who].iter().filter(|(time, _)| time.day() == day);
-            of_day.for_each(|(_, kind)| seen.gather(*kind, policy()));
-            seen
-        });
-        rhythm.absorb_day(day, earlier, [(time, kind)], policy());
-        self.activity[who].push((time, kind));
+    fn record_day(&mut self, who: usize, time: Timestamp, gained: &PersonDay) {
+        self.rhythms[who].get_or_insert_with(|| Rhythm::empty(time)).absorb(time, gained, policy());
+    }
+
+    /// What one of the two did toward others, or others toward them; all of it is of one tie.
+    fn record_elsewhere(&mut self, who: usize, sent: bool, time: Timestamp, kind: Kind) {
+        let acts = &mut self.elsewhere[who][usize::from(sent)];
+        let of_day = |acts: &[Act]| {
+            let mut cell = DayCell::default();
+            acts.iter().filter(|act| act.time.day() == time.day()).for_each(|act| cell.gather(act, policy()));
+            cell.evidence(policy())
+        };
+        let before = of_day(acts);
+        acts.push(act(kind, time));
+        let after = of_day(acts);
+        let (active, helped) = (after.active - before.active, after.helped - before.helped);
+        let gained = if sent {
+            PersonDay { sent: active, helped, received: 0.0 }
+        } else {
+            PersonDay { received: active, ..PersonDay::default() }
+        };
+        self.record_day(who, time, &gained);
     }
 
     fn agrees_with(&self, history: &History) -> Result<(), TestCaseError> {
@@ -73,7 +87,7 @@ impl Kept {
 #[derive(Clone, Debug)]
 enum Entry {
     Here(usize, Act),
-    Elsewhere(usize, Timestamp, Kind),
+    Elsewhere(usize, bool, Timestamp, Kind),
 }
 
 fn record_all(entries: &[Entry]) -> Kept {
@@ -81,7 +95,7 @@ fn record_all(entries: &[Entry]) -> Kept {
     for entry in entries {
         match entry {
             Entry::Here(who, act) => kept.record(*who, act),
-            Entry::Elsewhere(who, time, kind) => kept.record_activity(*who, *time, *kind),
+            Entry::Elsewhere(who, sent, time, kind) => kept.record_elsewhere(*who, *sent, *time, *kind),
         }
     }
     kept
@@ -90,8 +104,10 @@ fn record_all(entries: &[Entry]) -> Kept {
 fn entries(history: &History) -> Vec<Entry> {
     let sides = || [THEY, YOU].into_iter();
     let here = sides().flat_map(|who| history.acts[who].iter().map(move |act| Entry::Here(who, act.clone())));
-    let elsewhere = sides()
-        .flat_map(|who| history.elsewhere[who].iter().map(move |(time, kind)| Entry::Elsewhere(who, *time, *kind)));
+    let elsewhere = sides().flat_map(|who| {
+        let sent = history.elsewhere[who].iter().map(move |(time, kind)| Entry::Elsewhere(who, true, *time, *kind));
+        sent.chain(history.answers[who].iter().map(move |(time, kind)| Entry::Elsewhere(who, false, *time, *kind)))
+    });
     here.chain(elsewhere).collect()
 }
 
@@ -135,7 +151,8 @@ proptest! {
         for entry in entries {
             match entry {
                 Entry::Here(who, act) => other.acts[who].push(act),
-                Entry::Elsewhere(who, time, kind) => other.elsewhere[who].push((time, kind)),
+                Entry::Elsewhere(who, true, time, kind) => other.elsewhere[who].push((time, kind)),
+                Entry::Elsewhere(who, false, time, kind) => other.answers[who].push((time, kind)),
             }
         }
         neither_higher(&history, &other)?;

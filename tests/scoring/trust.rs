@@ -38,13 +38,14 @@ proptest! {
         neither_higher(&history.with(who, failure), &history.with(1 - who, release))?;
     }
 
+    /// Of somebody whom nobody answers: what is sent into silence everywhere is evidence of nothing.
     #[test]
     fn one_way_pushes_never_raise_they_would_help(
         history in histories(),
         pushes in prop::collection::vec(acts(&PUSHES), 1..10),
         who in 0..2_usize,
     ) {
-        let mut one_way = history.silenced(1 - who);
+        let mut one_way = history.unanswered().silenced(1 - who);
         for (place, push) in pushes.into_iter().enumerate() {
             let push = Act { id: id(format_args!("push {place}")), ..one_way.one_more(who, push) };
             let pushed = one_way.with(who, push);
@@ -58,7 +59,7 @@ proptest! {
         history in histories(),
         pushes in prop::collection::vec(acts(&PUSHES), 1..10),
     ) {
-        let mut matched = history.clone();
+        let mut matched = history.clone().unanswered();
         matched.acts[YOU].extend(history.acts[THEY].iter().map(|act| Act { id: id(format_args!("{} back", act.id.as_str())), ..act.clone() }));
         for push in pushes {
             let pushed = matched.with(YOU, matched.one_more(YOU, push));

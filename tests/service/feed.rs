@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rapport::{domain::Kind, rpc::pb, scoring::REASONED, store::Store};
+use rapport::{domain::Kind, rpc::pb, scoring::DEFAULT, store::Store};
 use sqlx::{Connection as _, PgConnection};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_stream::wrappers::ReceiverStream;
@@ -137,7 +137,7 @@ pub async fn assert_exactly(url: &str, tenant: &str, mut ids: Vec<String>) {
 
 /// All that is derived from the ledger agrees with it.
 pub async fn assert_derived(url: &str) {
-    let store = Store::new(url, 2, &REASONED).unwrap();
+    let store = Store::new(url, 2, &DEFAULT).unwrap();
     let rebuilt = store.rebuild(false, |_| ()).await.unwrap();
     store.close().await;
     assert!(rebuilt.differences.is_empty(), "{rebuilt:?}");

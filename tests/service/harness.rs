@@ -19,7 +19,7 @@ use rapport::{
     domain::Kind,
     embedded::{EmbeddedOptions, EmbeddedPostgres},
     rpc::{TENANT_KEY, pb},
-    scoring::REASONED,
+    scoring::DEFAULT,
     service::Clock,
     store::Store,
 };
@@ -88,7 +88,7 @@ async fn new_database(postgres: &EmbeddedPostgres, migrated: bool) -> String {
     connection.close().await.unwrap();
     let url = url.replacen("/rapport?", &format!("/{name}?"), 1);
     if migrated {
-        Store::new(&url, 2, &REASONED).unwrap().migrate().await.unwrap();
+        Store::new(&url, 2, &DEFAULT).unwrap().migrate().await.unwrap();
     }
     url
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use rapport::{
     domain::{Kind, RankOrder, Timestamp},
     rpc::pb,
-    scoring::REASONED,
+    scoring::DEFAULT,
     service::Clock,
     store::Store,
 };
@@ -211,7 +211,7 @@ async fn compare(client: &mut Client, oracle: &Oracle, times: &[Option<Timestamp
             let context = format!("{context}, owner {owner:?}, as of {then:?} ({as_of:?}), {order:?}");
             let found: Vec<_> = answer.connections.iter().map(|connection| connection.peer.clone()).collect();
             assert_eq!(found, oracle.ranking(owner, then, order), "{context}");
-            assert_eq!((answer.next_page_token.as_str(), answer.policy_version.as_str()), ("", REASONED.version));
+            assert_eq!((answer.next_page_token.as_str(), answer.policy_version.as_str()), ("", &*DEFAULT.version));
             for connection in &answer.connections {
                 let mut wanted = oracle.connection(owner, &connection.peer, then);
                 if order != RankOrder::Mutual {
@@ -255,7 +255,7 @@ async fn check(seed: u64, servers: usize, interactions: u64) {
         compare(&mut client, &oracle, &times, &format!("{context}, tenant {tenant}")).await;
         compared.push((client, oracle));
     }
-    let store = Store::new(&url, 2, &REASONED).unwrap();
+    let store = Store::new(&url, 2, &DEFAULT).unwrap();
     let rebuilt = store.rebuild(true, |_| {}).await.unwrap();
     assert!(rebuilt.differences.is_empty(), "{:?}, {context}", rebuilt.differences);
     assert_eq!((rebuilt.ties as usize, rebuilt.rhythms as usize), rows, "{context}");

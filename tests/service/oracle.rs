@@ -2,7 +2,7 @@
 //! batches and servers it was recorded in.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -10,8 +10,8 @@ use rapport::{
     domain::{ConnectionStatus, InteractionId, Kind, PersonId, RankOrder, Timestamp},
     rpc::pb,
     scoring::{
-        Act, Commitment, Pair, REASONED, Rhythm, Side, Source, Standing, Tie, explain, fold_pair, fold_rhythm,
-        heaviest, rank_key,
+        Act, Commitment, DEFAULT, Pair, Rhythm, Side, Source, Standing, Tie, explain, fold_pair, fold_rhythm, heaviest,
+        person_days, rank_key,
     },
 };
 
@@ -22,7 +22,7 @@ pub const CLOSE: f64 = 1e-9;
 #[derive(Default)]
 pub struct Oracle {
     acts: HashMap<(String, String), Vec<Act>>,
-    activity: BTreeMap<String, Vec<(Timestamp, Kind)>>,
+    persons: BTreeSet<String>,
 }
 
 pub fn from_wire(time: prost_types::Timestamp) -> Timestamp {
@@ -76,7 +76,9 @@ impl Oracle {
         let mut oracle = Self::default();
         for interaction in accepted {
             let act = act_of(interaction);
-            oracle.activity.entry(interaction.actor.clone()).or_default().push((act.time, act.kind));
+            oracle
+                .persons
+                .extend([interaction.actor.clone()].into_iter().chain(interaction.recipients.iter().cloned()));
             for recipient in &interaction.recipients {
                 let key = (interaction.actor.clone(), recipient.clone());
                 oracle.acts.entry(key).or_default().push(act.clone());
@@ -87,12 +89,12 @@ impl Oracle {
 
     /// How many ties there are, and how many rhythms.
     pub fn len(&self) -> (usize, usize) {
-        (self.acts.len(), self.activity.len())
+        (self.acts.len(), self.persons.len())
     }
 
     /// When everything happened.
     pub fn times(&self) -> Vec<Timestamp> {
-        self.activity.values().flatten().map(|(time, _)| *time).collect()
+        self.acts.values().flatten().map(|act| act.time).collect()
     }
 
     fn folded(&self, owner: &str, peer: &str, as_of: Timestamp) -> Folded {
@@ -100,20 +102,28 @@ impl Oracle {
             let acts = self.acts.get(&(actor.to_owned(), recipient.to_owned()));
             acts.into_iter().flatten().filter(|act| act.time <= as_of).cloned().collect::<Vec<_>>()
         });
-        let fold = fold_pair([&acts[0], &acts[1]], &REASONED);
-        let rhythms = [peer, owner].map(|person| {
-            let activity = self.activity.get(person).into_iter().flatten().copied();
-            fold_rhythm(activity.filter(|(time, _)| *time <= as_of), &REASONED)
-        });
+        let fold = fold_pair([&acts[0], &acts[1]], &DEFAULT);
+        let rhythms = [peer, owner].map(|person| self.rhythm(person, as_of));
         let commitments = fold.commitments.map(|commitments| commitments.into_values().collect());
         Folded { acts, ties: fold.ties, commitments, rhythms }
+    }
+
+    fn rhythm(&self, person: &str, as_of: Timestamp) -> Option<Rhythm> {
+        let ties = |side: fn(&(String, String)) -> &String| {
+            let of_person = self.acts.iter().filter(move |(key, _)| side(key) == person);
+            let until = |acts: &Vec<Act>| acts.iter().filter(|act| act.time <= as_of).cloned().collect::<Vec<_>>();
+            of_person.map(|(_, acts)| until(acts)).collect::<Vec<_>>()
+        };
+        let (sent, received) = (ties(|(actor, _)| actor), ties(|(_, recipient)| recipient));
+        let [sent, received] = [&sent, &received].map(|ties| ties.iter().map(Vec::as_slice));
+        fold_rhythm(person_days(sent, received, &DEFAULT), &DEFAULT)
     }
 
     /// One connection as of a time.
     pub fn connection(&self, owner: &str, peer: &str, as_of: Timestamp) -> pb::Connection {
         let folded = self.folded(owner, peer, as_of);
         let pair = folded.pair();
-        let standing = pair.standing(as_of, &REASONED);
+        let standing = pair.standing(as_of, &DEFAULT);
         let willingness = |interval: rapport::scoring::Interval| {
             let (probability, lower, upper) = (interval.probability, interval.lower, interval.upper);
             Some(pb::Willingness { probability, lower, upper })
@@ -135,15 +145,12 @@ impl Oracle {
     /// A person's ranking as of a time: the peers in order, each with the number that the order goes by.
     pub fn ranking(&self, owner: &str, as_of: Timestamp, order: RankOrder) -> Vec<String> {
         let mut keys: Vec<_> = self
-            .activity
-            .keys()
-            .chain(self.acts.keys().map(|(_, recipient)| recipient))
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
+            .persons
+            .iter()
             .filter_map(|peer| {
                 let folded = self.folded(owner, peer, as_of);
                 let pair = folded.pair();
-                let standing: Standing = pair.standing(as_of, &REASONED);
+                let standing: Standing = pair.standing(as_of, &DEFAULT);
                 let peer = PersonId::parse(peer).unwrap();
                 pair.last_time().map(|last| rank_key(order, &standing, Some(last), &peer))
             })
@@ -175,11 +182,11 @@ fn reasons(folded: &Folded, as_of: Timestamp) -> Vec<pb::Reason> {
     let directions = [WillingnessDirection::TheyWouldHelp, WillingnessDirection::YouWouldHelp];
     let of_actor = [EvidenceSource::Peer, EvidenceSource::Owner];
     let mut reasons = Vec::new();
-    for (whose, parts) in explain(&folded.pair(), as_of, &REASONED).into_iter().enumerate() {
+    for (whose, parts) in explain(&folded.pair(), as_of, &DEFAULT).into_iter().enumerate() {
         for part in parts {
             let own = folded.acts[whose].iter().map(|act| (act, Source::Own));
             let weighed = own.chain(folded.acts[1 - whose].iter().map(|act| (act, Source::Other)));
-            let ids = heaviest(&part, weighed, as_of, &REASONED, 3);
+            let ids = heaviest(&part, weighed, as_of, &DEFAULT, 3);
             let source = match part.source {
                 Source::Nobody => EvidenceSource::Unspecified,
                 Source::Both => EvidenceSource::Both,

@@ -14,7 +14,7 @@ use rapport::{
     app::App,
     domain::Kind,
     rpc::pb,
-    scoring::REASONED,
+    scoring::DEFAULT,
     service::Clock,
     store::{Difference, Store, Table},
 };
@@ -93,9 +93,9 @@ const DAMAGE: [(&str, Table, Difference, u64); 16] = [
     ("INSERT INTO tie SELECT 'zzz', actor, recipient, first_time, last_time, counts, today, evidence FROM tie
           WHERE tenant = 'one' AND recipient = 'ada' AND actor = 'bob'", Table::Tie, Difference::Extra, 1),
     ("UPDATE rhythm SET days[2] = days[2] * 1.001 WHERE tenant = 'one' AND person = 'ada'", Table::Rhythm, Difference::Wrong, 1),
-    ("UPDATE rhythm SET helped_today = NOT helped_today WHERE person = 'bob'", Table::Rhythm, Difference::Wrong, 2),
+    ("UPDATE rhythm SET last_time = last_time + interval '1 us' WHERE person = 'bob'", Table::Rhythm, Difference::Wrong, 2),
     ("DELETE FROM rhythm WHERE tenant = 'one' AND person IN ('cleo', 'fan3')", Table::Rhythm, Difference::Missing, 2),
-    ("INSERT INTO rhythm SELECT tenant, 'ghost', last_time, active_today, helped_today, days FROM rhythm
+    ("INSERT INTO rhythm SELECT tenant, 'ghost', last_time, days FROM rhythm
           WHERE person = 'ada'", Table::Rhythm, Difference::Extra, 2),
     ("UPDATE commitment SET due_time = due_time + interval '1 day' WHERE tenant = 'one'
           AND commitment_id IN ('ask0', 'ask1')", Table::Commitment, Difference::Wrong, 2),
@@ -114,7 +114,7 @@ const DAMAGE: [(&str, Table, Difference, u64); 16] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_damage_is_found_and_put_right() {
     let (url, _app, mut client) = recorded().await;
-    let store = Store::new(&url, 2, &REASONED).unwrap();
+    let store = Store::new(&url, 2, &DEFAULT).unwrap();
     let sound = store.rebuild(false, |_| {}).await.unwrap();
     assert!(sound.differences.is_empty(), "{:?}", sound.differences);
     let before = rankings(&mut client).await;
@@ -140,7 +140,7 @@ async fn all_damage_is_found_and_put_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_that_is_derived_can_be_derived_from_nothing() {
     let (url, _app, mut client) = recorded().await;
-    let store = Store::new(&url, 2, &REASONED).unwrap();
+    let store = Store::new(&url, 2, &DEFAULT).unwrap();
     let before = rankings(&mut client).await;
     let rows = derived(&url).await.len() as u64;
     run(&url, "TRUNCATE tie, rhythm, commitment").await;
@@ -171,7 +171,7 @@ async fn rebuilding_while_recording_goes_on_finds_nothing_and_loses_nothing() {
     }
     let written = Arc::new(AtomicBool::new(false));
     let rebuilding = {
-        let (written, store) = (Arc::clone(&written), Store::new(&url, 2, &REASONED).unwrap());
+        let (written, store) = (Arc::clone(&written), Store::new(&url, 2, &DEFAULT).unwrap());
         tokio::spawn(async move {
             let mut runs = 0;
             while !written.load(Ordering::Relaxed) {

@@ -1,6 +1,6 @@
 //! The schema and its life: made once, made twice, made at once by many, not yet made.
 
-use rapport::{domain::Kind, rpc::pb, scoring::REASONED, service::Clock, store::Store};
+use rapport::{domain::Kind, rpc::pb, scoring::DEFAULT, service::Clock, store::Store};
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -16,7 +16,7 @@ async fn migrating_again_changes_nothing() {
     let app = start(config(url.clone()), Clock::system()).await;
     let mut client = client_of(app.address(), "one");
     record(&mut client, act(Kind::Help, "bob", "ada", day(0))).await;
-    let store = Store::new(&url, 2, &REASONED).unwrap();
+    let store = Store::new(&url, 2, &DEFAULT).unwrap();
     let (before, key) = (rank(&mut client, "ada", day(1)).await, store.page_token_key().await.unwrap());
     store.migrate().await.unwrap();
     store.check_schema().await.unwrap();
@@ -28,7 +28,7 @@ async fn migrating_again_changes_nothing() {
 async fn many_can_migrate_at_once() {
     let url = database(false).await;
     let migrate = async || {
-        let store = Store::new(&url, 2, &REASONED).unwrap();
+        let store = Store::new(&url, 2, &DEFAULT).unwrap();
         store.migrate().await.unwrap();
         store.check_schema().await.unwrap();
         store.page_token_key().await.unwrap()
@@ -75,7 +75,7 @@ async fn a_server_on_an_empty_database_is_alive_says_so_and_waits() {
         assert_eq!((refusal.code(), &*reason(&refusal)), (Code::Unavailable, "DATABASE_UNAVAILABLE"), "{refusal:?}");
         assert!(refusal.get_error_details().retry_info().is_some());
     }
-    Store::new(&url, 2, &REASONED).unwrap().migrate().await.unwrap();
+    Store::new(&url, 2, &DEFAULT).unwrap().migrate().await.unwrap();
     ready(app.address()).await;
     assert!(!record(&mut client, help).await.replayed, "nothing was recorded before");
     assert_eq!(connection(&mut client, "ada", "bob", day(1)).await.their_interaction_counts[0].count, 1);
