@@ -2,7 +2,8 @@
 //!
 //! Callers record what people do for and to each other; Rapport ranks each person's connections by that evidence and says
 //! why. Calls flow `rpc → service → store → scoring → domain`: the wire is converted in [`rpc`], use cases are in
-//! [`service`], SQL in [`store`], the pure model with its formulas in [`scoring`], the nouns in [`domain`]. [`app`] wires
+//! [`service`], SQL in [`store`], the pure model with its formulas in [`scoring`], the nouns in [`domain`]; how well the model does is
+//! measured by [`evaluation`]. [`app`] wires
 //! them together as [`config`] says, over a database of the operator's or the private one of [`embedded`].
 
 pub mod app;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod embedded;
+pub mod evaluation;
 pub mod rpc;
 pub mod scoring;
 pub mod service;

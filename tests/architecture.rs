@@ -39,7 +39,7 @@ fn nowhere(place: &str, words: &[&str]) {
 
 #[test]
 fn rooms_know_only_the_rooms_below_them() {
-    let rooms = ["domain", "scoring", "store", "service", "rpc", "app", "cli"];
+    let rooms = ["domain", "scoring", "evaluation", "store", "service", "rpc", "app", "cli"];
     for (height, room) in rooms.iter().enumerate() {
         let place = if *room == "app" { "app.rs" } else { room };
         // The wiring knows the rooms below it, and commands know the wiring.
@@ -58,14 +58,23 @@ fn rooms_know_only_the_rooms_below_them() {
 
 #[test]
 fn the_core_neither_waits_nor_talks() {
-    for place in ["domain", "scoring"] {
+    for place in ["domain", "scoring", "evaluation"] {
         nowhere(place, &["async ", ".await", "tokio", "sqlx", "tonic", "prost", "std::fs", "std::net", "std::env"]);
     }
 }
 
 #[test]
+fn serving_does_not_depend_on_measuring() {
+    for place in ["store", "service", "rpc", "app.rs"] {
+        nowhere(place, &["crate::evaluation", "evaluation::"]);
+    }
+}
+
+#[test]
 fn sql_lives_in_the_store() {
-    for place in ["domain", "scoring", "service", "rpc", "cli", "app.rs", "config.rs", "embedded", "telemetry"] {
+    for place in
+        ["domain", "scoring", "evaluation", "service", "rpc", "cli", "app.rs", "config.rs", "embedded", "telemetry"]
+    {
         nowhere(place, &["sqlx::", "SELECT ", "INSERT INTO", "DELETE FROM"]);
     }
     nowhere("store", &[" now()", "CURRENT_TIMESTAMP", "tonic", "prost", "pb::"]);
@@ -73,7 +82,7 @@ fn sql_lives_in_the_store() {
 
 #[test]
 fn the_wire_lives_in_rpc_and_in_the_commands_that_are_clients() {
-    for place in ["domain", "scoring", "store", "service", "config.rs", "embedded", "telemetry"] {
+    for place in ["domain", "scoring", "evaluation", "store", "service", "config.rs", "embedded", "telemetry"] {
         nowhere(place, &["pb::", "tonic", "prost"]);
     }
     for (path, code) in sources("rpc") {
@@ -90,7 +99,19 @@ fn the_wire_lives_in_rpc_and_in_the_commands_that_are_clients() {
 
 #[test]
 fn one_reader_of_the_environment_and_one_of_the_clock() {
-    for place in ["domain", "scoring", "store", "service", "rpc", "cli", "app.rs", "embedded", "telemetry", "main.rs"] {
+    for place in [
+        "domain",
+        "scoring",
+        "evaluation",
+        "store",
+        "service",
+        "rpc",
+        "cli",
+        "app.rs",
+        "embedded",
+        "telemetry",
+        "main.rs",
+    ] {
         nowhere(place, &["env::var", "env::args"]);
     }
     for (path, code) in sources("") {
