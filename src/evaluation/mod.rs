@@ -2,9 +2,12 @@
 //! published to compare with, and the report that a backtest ends in. Pure: histories and outcomes are arguments; reading
 //! histories, choosing cuts and printing happen elsewhere.
 
+pub mod baselines;
 pub mod logistic;
 pub mod metrics;
+mod real_graph;
 
+pub use real_graph::{REAL_GRAPH_FEATURES, real_graph_features};
 
 /// A count as a number to calculate with; exact up to 2³² − 1, which is also where it ends.
 pub(crate) fn number(count: usize) -> f64 {
