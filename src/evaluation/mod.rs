@@ -6,6 +6,7 @@ pub mod baselines;
 pub mod logistic;
 pub mod metrics;
 mod real_graph;
+pub mod report;
 
 pub use real_graph::{REAL_GRAPH_FEATURES, real_graph_features};
 
