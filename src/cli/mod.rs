@@ -9,6 +9,8 @@ mod import;
 mod print;
 mod rank;
 mod rebuild;
+#[expect(dead_code, reason = "the command that makes reports is to come")]
+mod report;
 mod sample;
 mod serve;
 mod show;
