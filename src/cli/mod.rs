@@ -3,13 +3,15 @@
 #![expect(clippy::doc_markdown, reason = "comments on arguments are help texts, not Markdown")]
 #![allow(rustdoc::bare_urls, reason = "likewise")]
 
+mod backtest;
 mod client;
 mod database;
+mod fit;
+mod history;
 mod import;
 mod print;
 mod rank;
 mod rebuild;
-#[expect(dead_code, reason = "the command that makes reports is to come")]
 mod report;
 mod sample;
 mod serve;
@@ -59,6 +61,10 @@ enum Command {
     Rank(rank::Arguments),
     /// Show one connection and why it scores as it does
     Show(show::Arguments),
+    /// Judge a policy on a history, next to the published rules: what did they foretell of what really happened?
+    Backtest(backtest::Arguments),
+    /// Fit a policy to a history
+    Fit(fit::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
     Rebuild(rebuild::Arguments),
     /// Print the completions for a shell
@@ -94,6 +100,8 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Import(arguments) => import::run(arguments).await,
             Command::Rank(arguments) => rank::run(arguments).await,
             Command::Show(arguments) => show::run(arguments).await,
+            Command::Backtest(arguments) => backtest::run(arguments).await,
+            Command::Fit(arguments) => fit::run(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

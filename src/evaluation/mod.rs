@@ -2,12 +2,19 @@
 //! published to compare with, and the report that a backtest ends in. Pure: histories and outcomes are arguments; reading
 //! histories, choosing cuts and printing happen elsewhere.
 
+mod backtest;
 pub mod baselines;
+mod fit;
+mod history;
 pub mod logistic;
 pub mod metrics;
+mod minimize;
 mod real_graph;
 pub mod report;
 
+pub use backtest::{Plan, Trial};
+pub use fit::{FitSet, MIN_EVENTS, MIN_PERSONS, SHRINKAGE, TooLittleData, fit};
+pub use history::{Candidate, Event, History, MIN_CONNECTIONS, Person, Snapshot};
 pub use real_graph::{REAL_GRAPH_FEATURES, real_graph_features};
 
 /// A count as a number to calculate with; exact up to 2³² − 1, which is also where it ends.

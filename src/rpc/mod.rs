@@ -20,6 +20,7 @@ pub mod pb {
 }
 
 pub use page_token::Sealer;
+pub use request::interaction;
 pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES};
 
 /// The metadata key that names the tenant.

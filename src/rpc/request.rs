@@ -6,7 +6,8 @@ use tonic::metadata::MetadataMap;
 
 use crate::{
     domain::{
-        Channel, ConnectionStatus, Draft, Faults, Kind, PersonId, RankOrder, TenantId, Timestamp, Topic, WordError,
+        Channel, ConnectionStatus, Draft, Faults, Interaction, InteractionId, Kind, PersonId, RankOrder, TenantId,
+        Timestamp, Topic, WordError,
     },
     service::{ConnectionQuery, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankQuery},
 };
@@ -61,6 +62,16 @@ pub(super) fn draft(interaction: Option<pb::Interaction>, faults: &mut Faults) -
         due_time: optional_time("interaction.due_time", given.due_time, faults),
         refers_to: given.refers_to,
     }
+}
+
+/// The interaction that a message stands for, whenever it happened, or all that is wrong with it.
+pub fn interaction(given: pb::Interaction) -> Result<Interaction, Faults> {
+    let mut faults = Faults::default();
+    let draft = draft(Some(given), &mut faults);
+    let mut unnamed = Faults::default();
+    let made_id = unnamed.take("interaction.interaction_id", InteractionId::parse("unnamed"));
+    let made_id = unnamed.or(made_id)?;
+    Interaction::parse(&draft, "interaction", Timestamp::MAX, &made_id, faults)
 }
 
 fn time(given: prost_types::Timestamp) -> Option<Timestamp> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{InteractionId, Kind, Timestamp};
+use crate::domain::{Interaction, InteractionId, Kind, Timestamp};
 
 use super::Policy;
 
@@ -30,6 +30,21 @@ pub struct Act {
 }
 
 impl Act {
+    /// What an interaction is to each of its recipients.
+    pub fn of(interaction: &Interaction) -> Self {
+        Self {
+            id: interaction.id.clone(),
+            time: interaction.time,
+            kind: interaction.kind,
+            effort: interaction.effort,
+            group_size: interaction.group_size,
+            unprompted: interaction.unprompted,
+            serves_goal: interaction.goal.is_some(),
+            due_time: interaction.due_time,
+            refers_to: interaction.refers_to.clone(),
+        }
+    }
+
     /// The part of it that one recipient can take as meant for them, in (0, 1].
     pub(super) fn share(&self) -> f64 {
         share(self.group_size)

@@ -54,6 +54,47 @@ pub(super) async fn acts_until(
     if rows.len() > most { Err(StoreError::TooLarge(most)) } else { by_tie(rows) }
 }
 
+/// A tenant's acts in the order of their interactions, from behind `after` on, at most `most` of them; and what to read on
+/// from, if there may be more.
+pub(super) async fn acts_of_tenant(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    after: &(String, i16),
+    most: i64,
+) -> Result<(Vec<(TieKey, Act)>, Option<(String, i16)>), StoreError> {
+    let rows = sqlx::query!(
+        r#"SELECT tenant, actor, recipient, interaction_id, position, interaction_time, kind, group_size, effort_micros,
+               unprompted, goal IS NOT NULL AS "serves_goal!", due_time, refers_to
+           FROM ledger WHERE tenant = $1 AND (interaction_id, position) > ($2, $3)
+           ORDER BY interaction_id, position LIMIT $4"#,
+        tenant.as_str(),
+        after.0,
+        after.1,
+        most,
+    )
+    .fetch_all(connection)
+    .await?;
+    let next = rows.last().map(|row| (row.interaction_id.clone(), row.position));
+    let acts = rows.into_iter().map(|row| {
+        ActRow {
+            tenant: row.tenant,
+            actor: row.actor,
+            recipient: row.recipient,
+            interaction_id: row.interaction_id,
+            interaction_time: row.interaction_time,
+            kind: row.kind,
+            group_size: row.group_size,
+            effort_micros: row.effort_micros,
+            unprompted: row.unprompted,
+            serves_goal: row.serves_goal,
+            due_time: row.due_time,
+            refers_to: row.refers_to,
+        }
+        .try_into()
+    });
+    Ok((acts.collect::<Result<_, _>>()?, next))
+}
+
 /// The acts of these ties that tell how a promise or an ask came out.
 pub(super) async fn outcomes(connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<ActsByTie, StoreError> {
     let kinds: Vec<i16> =

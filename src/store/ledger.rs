@@ -42,22 +42,8 @@ impl Entry {
                 actor: self.interaction.actor.clone(),
                 recipient: recipient.clone(),
             };
-            (key, act_of(&self.interaction))
+            (key, Act::of(&self.interaction))
         })
-    }
-}
-
-fn act_of(interaction: &Interaction) -> Act {
-    Act {
-        id: interaction.id.clone(),
-        time: interaction.time,
-        kind: interaction.kind,
-        effort: interaction.effort,
-        group_size: interaction.group_size,
-        unprompted: interaction.unprompted,
-        serves_goal: interaction.goal.is_some(),
-        due_time: interaction.due_time,
-        refers_to: interaction.refers_to.clone(),
     }
 }
 

@@ -44,6 +44,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// How long a call waits for a database connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many acts of a tenant are read at once.
+const ACTS_AT_ONCE: i64 = 10_000;
 /// The version of the schema since which ties and rhythms are kept as this program keeps them.
 const DERIVED_SINCE: i64 = 3;
 /// The name of the key that seals page tokens.
@@ -195,6 +197,23 @@ impl Store {
         let asked = view::Asked { tenant, owner, peer: None, as_of };
         let acts = within(view::pair_acts(&mut lease, &asked, peers, most_of_a_kind)).await;
         lease.end(acts)
+    }
+
+    /// Hands on everything that a tenant's people did, as tie and act, in no order of time.
+    pub async fn each_act(
+        &self,
+        tenant: &TenantId,
+        mut hand_on: impl FnMut(TieKey, crate::scoring::Act),
+    ) -> Result<(), StoreError> {
+        let mut after = Some((String::new(), -1));
+        while let Some(from) = after {
+            let mut lease = self.lease().await?;
+            let read = within(history::acts_of_tenant(&mut lease, tenant, &from, ACTS_AT_ONCE)).await;
+            let (acts, next) = lease.end(read)?;
+            acts.into_iter().for_each(|(key, act)| hand_on(key, act));
+            after = next;
+        }
+        Ok(())
     }
 
     /// Which of a person's peers have an interaction with them, by a time, on one of these channels and about one of these

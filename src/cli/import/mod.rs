@@ -10,9 +10,14 @@ mod rejects;
 mod resume;
 mod send;
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
+
+use crate::{evaluation::History, rpc, scoring::Act};
 
 use super::{
     Failure, Finished,
@@ -24,22 +29,14 @@ pub(super) use input::Input;
 pub(super) use send::Totals;
 
 use input::Format;
-use mapping::Mapping;
+use mapping::{Line, Mapping};
 use progress::Progress;
 use rejects::Rejects;
 use resume::Resume;
 
-#[derive(Args, Debug)]
-#[command(after_help = "Columns and JSON fields: id, actor, recipients, time (RFC 3339 or seconds since 1970), kind, \
-                  effort_minutes, audience_count, channel, topics, goal, unprompted (true or false), due_time, refers_to; \
-                  only actor, recipients, time and kind are needed. Several recipients or topics are separated by ';', in \
-                  JSON they are a list. Other columns are passed over. The API's own names and its JSON do too \
-                  (interaction_id or interactionId, effort such as 90s).\n\n\
-                  Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
-                        --kinds answer=HELP,comment=MESSAGE")]
-pub(super) struct Arguments {
-    /// The file, gzip or not; - reads standard input
-    file: PathBuf,
+/// How a file of interactions is read.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ReadingArguments {
     /// The format [default: by the file's name, else tsv]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -52,6 +49,49 @@ pub(super) struct Arguments {
     /// The kind of lines that name none
     #[arg(long, value_name = "KIND", value_parser = mapping::kind_named)]
     kind: Option<crate::domain::Kind>,
+}
+
+impl ReadingArguments {
+    /// For a file whose columns and kinds are named by a map of WHAT to COLUMN and one of WORD to KIND.
+    pub(super) fn new(columns: &BTreeMap<String, String>, kinds: &BTreeMap<String, String>) -> Result<Self, String> {
+        let pairs = |map: &BTreeMap<String, String>| {
+            map.iter().map(|(one, other)| format!("{one}={other}")).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            format: None,
+            columns: pairs(columns).iter().map(|pair| mapping::parse_pair(pair)).collect::<Result<_, _>>()?,
+            kinds: pairs(kinds).iter().map(|pair| mapping::parse_kind(pair)).collect::<Result<_, _>>()?,
+            kind: None,
+        })
+    }
+
+    /// A file of interactions, or standard input for `-`, whose lines get ids made with `id_prefix`, from behind line
+    /// `after` on.
+    fn open(self, file: &Path, channel: Option<String>, id_prefix: String, after: i64) -> Result<Input, Failure> {
+        let format = self.format.unwrap_or_else(|| Format::of_name(&name_of(file)));
+        let mapping = Mapping { columns: self.columns, kinds: self.kinds, kind: self.kind, channel, id_prefix };
+        Input::open(file, format, mapping, after)
+    }
+}
+
+fn name_of(file: &Path) -> String {
+    let name = file.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy().into_owned());
+    if name == "-" { "stdin".to_owned() } else { name }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Columns and JSON fields: id, actor, recipients, time (RFC 3339 or seconds since 1970), kind, \
+                  effort_minutes, audience_count, channel, topics, goal, unprompted (true or false), due_time, refers_to; \
+                  only actor, recipients, time and kind are needed. Several recipients or topics are separated by ';', in \
+                  JSON they are a list. Other columns are passed over. The API's own names and its JSON do too \
+                  (interaction_id or interactionId, effort such as 90s).\n\n\
+                  Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
+                        --kinds answer=HELP,comment=MESSAGE")]
+pub(super) struct Arguments {
+    /// The file, gzip or not; - reads standard input
+    file: PathBuf,
+    #[command(flatten)]
+    reading: ReadingArguments,
     /// The channel of lines that name none
     #[arg(long, value_name = "WORD")]
     channel: Option<String>,
@@ -73,19 +113,11 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     let server = arguments.server.server()?;
-    let name = arguments.file.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy().into_owned());
-    let name = if name == "-" { "stdin".to_owned() } else { name };
-    let mapping = Mapping {
-        columns: arguments.columns,
-        kinds: arguments.kinds,
-        kind: arguments.kind,
-        channel: arguments.channel,
-        id_prefix: arguments.id_prefix.unwrap_or_else(|| name.trim_end_matches(".gz").to_owned()),
-    };
+    let name = name_of(&arguments.file);
+    let id_prefix = arguments.id_prefix.unwrap_or_else(|| name.trim_end_matches(".gz").to_owned());
     let resume = Resume::open(arguments.resume, &name)?;
     let rejects = arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into());
-    let format = arguments.format.unwrap_or_else(|| Format::of_name(&name));
-    let input = Input::open(&arguments.file, format, mapping, resume.place.line)?;
+    let input = arguments.reading.open(&arguments.file, arguments.channel, id_prefix, resume.place.line)?;
     let totals = send::send(&server, input, rejects, resume).await?;
     print::line(&totals);
     Ok(if totals.rejected == 0 { Finished::Well } else { Finished::WithFindings })
@@ -94,4 +126,25 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
 /// Records all of an input that is known to be sound, and tells what came of it.
 pub(super) async fn record_all(server: &Server, input: Input) -> Result<Totals, Failure> {
     send::send(server, input, "rejects.jsonl".into(), Resume::open(None, "")?).await
+}
+
+/// The history in a file, and how many of its lines were passed over: toward oneself, and such as cannot be recorded.
+pub(super) fn read_history(file: &Path, reading: ReadingArguments) -> Result<(History, usize), Failure> {
+    let input = reading.open(file, None, name_of(file), 0)?;
+    let (mut history, mut passed_over) = (History::default(), 0);
+    input.read(|line| {
+        let interaction = match line.line {
+            Line::Interaction(interaction) => rpc::interaction(*interaction).ok(),
+            Line::TowardSelf | Line::Rejected(_) => None,
+        };
+        match interaction {
+            Some(interaction) => interaction
+                .recipients
+                .iter()
+                .for_each(|recipient| history.add(&interaction.actor, recipient, Act::of(&interaction))),
+            None => passed_over += 1,
+        }
+        true
+    })?;
+    Ok((history.in_order(), passed_over))
 }

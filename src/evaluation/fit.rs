@@ -1,0 +1,222 @@
+//! Fitting a policy: weights by which those who acted rank above those who did not, and the numbers that make the scores
+//! probabilities of it.
+//!
+//! Two losses are added up. That of the **ranking** is, for each person, the one of a softmax over their connections,
+//! `−ln softmax(ln λ)` averaged over those who acted (ListNet's top-one loss: Cao et al., ICML 2007), then averaged over
+//! persons, cuts and histories: in a Poisson world, the likelihood of who acts next. That of the **probabilities** is the
+//! surprise `−ln P` of what happened, averaged over connections, with `P = 1 − exp(−λ)`; most connections surprise nobody, so
+//! it counts [`SURPRISE_WEIGHT`]-fold. Weights are at least 0, and are drawn toward those of the policy that the fit starts
+//! from with a strength of [`SHRINKAGE`] persons, so that little data does no harm.
+//!
+//! **Intervals.** At last the trials that the prior is worth: as many as leave at least four persons of five with a share of
+//! connections that acted between the means of their lower and upper ends.
+
+use crate::scoring::{Policy, Steps, TERMS};
+
+use super::{Candidate, Snapshot, minimize::minimize, number};
+
+/// How many persons' worth of evidence it takes to move the weights half of the way.
+pub const SHRINKAGE: f64 = 1.0;
+/// The least persons, with some who acted and some who did not, that a fit takes.
+pub const MIN_PERSONS: usize = 20;
+/// The least connections that acted.
+pub const MIN_EVENTS: usize = 100;
+/// How many times over the surprise at what happened counts.
+pub const SURPRISE_WEIGHT: f64 = 30.0;
+const BASE_RANGE: (f64, f64) = (-20.0, 10.0);
+/// Between which bounds the intensity toward a stranger is looked for.
+const PRIOR_RANGE: (f64, f64) = (1e-4, 0.05);
+/// The largest weight.
+const MAX_WEIGHT: f64 = 5.0;
+/// What evidence near nothing is still worth while fitting, so that no single surprise outweighs all else.
+const RAMP_FLOOR: f64 = 0.02;
+const STEPS: usize = 400;
+/// The trials of the prior that are tried, most first.
+const TRIALS: [f64; 9] = [256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0];
+/// What part of persons the interval is to hold for.
+const COVERAGE: f64 = 0.8;
+
+/// What is fitted on: one history at its cuts.
+#[derive(Clone, Copy, Debug)]
+pub struct FitSet<'a> {
+    /// What is known at each cut, and what happened.
+    pub snapshots: &'a [Snapshot],
+    /// The days within which ranking looks for events.
+    pub horizon_days: f64,
+    /// The weight of this history among others.
+    pub weight: f64,
+}
+
+/// Why a fit was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is too little data to fit on: {persons} persons with some connections that acted and some that did not, and \
+     {events} connections that acted; {MIN_PERSONS} persons and {MIN_EVENTS} such connections are needed, so {} and {} are \
+     missing",
+    MIN_PERSONS.saturating_sub(*persons),
+    MIN_EVENTS.saturating_sub(*events)
+)]
+pub struct TooLittleData {
+    /// Persons with at least one connection that acted and one that did not.
+    pub persons: usize,
+    /// Connections that acted.
+    pub events: usize,
+}
+
+/// The persons of a history with some connections that acted and some that did not, by cut.
+type Cuts<'a> = Vec<Vec<Person<'a>>>;
+
+/// One person's connections as rows of terms.
+struct Person<'a> {
+    candidates: &'a [Candidate],
+    acted: Vec<bool>,
+}
+
+/// The policy that fits these histories best, drawn toward `start`. Its version and thresholds are those of `start`.
+pub fn fit(sets: &[FitSet<'_>], start: &Policy, shrink: f64) -> Result<Policy, TooLittleData> {
+    let grouped: Vec<Cuts<'_>> = sets.iter().map(persons_by_cut).collect();
+    let all = || grouped.iter().flatten().flatten();
+    let (persons, events) =
+        (all().count(), all().map(|person| person.acted.iter().filter(|acted| **acted).count()).sum());
+    if persons < MIN_PERSONS || events < MIN_EVENTS {
+        return Err(TooLittleData { persons, events });
+    }
+    let mut policy = learned(sets, &grouped, start, shrink / number(persons));
+    policy.prior_trials = trials(sets, &policy);
+    Ok(policy)
+}
+
+fn persons_by_cut<'a>(set: &FitSet<'a>) -> Cuts<'a> {
+    set.snapshots.iter().map(|cut| persons(cut, set.horizon_days)).collect()
+}
+
+fn persons(cut: &Snapshot, horizon_days: f64) -> Vec<Person<'_>> {
+    cut.persons()
+        .filter_map(|candidates| {
+            let acted: Vec<bool> = candidates.iter().map(|candidate| candidate.happened(horizon_days)).collect();
+            (acted.contains(&true) && acted.contains(&false)).then_some(Person { candidates, acted })
+        })
+        .collect()
+}
+
+/// Where the parameters stand: the weights, then the base and the logarithm of the prior intensity.
+const BASE: usize = TERMS;
+const PRIOR: usize = TERMS + 1;
+const PARAMETERS: usize = TERMS + 2;
+
+/// The policy with the weights, the base and the prior for which the loss is least.
+fn learned(sets: &[FitSet<'_>], grouped: &[Cuts<'_>], start: &Policy, shrink: f64) -> Policy {
+    let total: f64 = sets.iter().map(|set| set.weight).sum();
+    let loss = |at: &[f64]| {
+        let mut sum = Sum { value: 0.0, slopes: vec![0.0; PARAMETERS] };
+        for (set, cuts) in sets.iter().zip(grouped) {
+            add_rankings(cuts, set.weight / total, at, &mut sum);
+            add_surprises(set, start.horizon_days, SURPRISE_WEIGHT * set.weight / total, at, &mut sum);
+        }
+        for ((slope, weight), from) in sum.slopes.iter_mut().zip(at).zip(&start.weights) {
+            sum.value += shrink * (weight - from).powi(2);
+            *slope += 2.0 * shrink * (weight - from);
+        }
+        (sum.value, sum.slopes)
+    };
+    let mut from = start.weights.to_vec();
+    from.extend([start.base, (-(1.0 - start.prior).ln()).ln()]);
+    let mut bounds = vec![(0.0, MAX_WEIGHT); TERMS];
+    bounds.extend([BASE_RANGE, (PRIOR_RANGE.0.ln(), PRIOR_RANGE.1.ln())]);
+    let found = minimize(loss, from, &bounds, STEPS);
+    let mut weights = start.weights;
+    weights.copy_from_slice(&found[..TERMS]);
+    Policy { weights, base: found[BASE], prior: -(-found[PRIOR].exp()).exp_m1(), ..start.clone() }
+}
+
+/// A loss and its slopes.
+struct Sum {
+    value: f64,
+    slopes: Vec<f64>,
+}
+
+impl Sum {
+    /// Adds slopes of the weights: `by` for each unit of a term.
+    fn add_terms(&mut self, terms: &[f64], by: f64) {
+        self.slopes.iter_mut().zip(terms).for_each(|(slope, term)| *slope += by * term);
+    }
+}
+
+fn add_rankings(cuts: &Cuts<'_>, weight: f64, at: &[f64], sum: &mut Sum) {
+    let used = cuts.iter().filter(|persons| !persons.is_empty()).count();
+    for persons in cuts.iter().filter(|persons| !persons.is_empty()) {
+        let part = weight / number(used) / number(persons.len());
+        persons.iter().for_each(|person| person.add_loss(part, at, sum));
+    }
+}
+
+impl Person<'_> {
+    fn add_loss(&self, part: f64, at: &[f64], sum: &mut Sum) {
+        let scores: Vec<f64> = self.candidates.iter().map(|candidate| score(candidate, at)).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let exponentials: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let total: f64 = exponentials.iter().sum();
+        let each = 1.0 / number(self.acted.iter().filter(|acted| **acted).count());
+        for (place, candidate) in self.candidates.iter().enumerate() {
+            let wanted = if self.acted[place] { each } else { 0.0 };
+            sum.value -= part * wanted * (scores[place] - largest - total.ln());
+            sum.add_terms(&candidate.steps.terms.values, part * (exponentials[place] / total - wanted));
+        }
+    }
+}
+
+/// The logarithm of what is above the prior, but for the base.
+fn score(candidate: &Candidate, at: &[f64]) -> f64 {
+    let terms = &candidate.steps.terms;
+    (terms.ramp + RAMP_FLOOR).ln() + weighed(&terms.values, at)
+}
+
+fn weighed(terms: &[f64; TERMS], at: &[f64]) -> f64 {
+    at.iter().zip(terms).map(|(weight, term)| weight * term).sum()
+}
+
+fn add_surprises(set: &FitSet<'_>, horizon_days: f64, weight: f64, at: &[f64], sum: &mut Sum) {
+    for cut in set.snapshots.iter().filter(|cut| !cut.candidates.is_empty()) {
+        let part = weight / number(set.snapshots.len()) / number(cut.candidates.len());
+        for candidate in &cut.candidates {
+            add_surprise(candidate, candidate.happened(horizon_days), part, at, sum);
+        }
+    }
+}
+
+fn add_surprise(candidate: &Candidate, happened: bool, part: f64, at: &[f64], sum: &mut Sum) {
+    let terms = &candidate.steps.terms;
+    let (stranger, gained) = (at[PRIOR].exp(), terms.ramp * (at[BASE] + weighed(&terms.values, at)).min(20.0).exp());
+    let intensity = (stranger + gained).min(25.0);
+    // With P = 1 − exp(−λ): the slope of −ln P is −exp(−λ)/P, that of −ln(1 − P) is 1.
+    let likely = -(-intensity).exp_m1();
+    let (value, slope) = if happened { (-likely.ln(), -(1.0 - likely) / likely) } else { (intensity, 1.0) };
+    sum.value += part * value;
+    sum.add_terms(&terms.values, part * slope * gained);
+    sum.slopes[BASE] += part * slope * gained;
+    sum.slopes[PRIOR] += part * slope * stranger;
+}
+
+/// The most trials that the prior can be worth so that intervals hold what they claim.
+fn trials(sets: &[FitSet<'_>], policy: &Policy) -> f64 {
+    let covered = |prior_trials: f64| {
+        let tried = Policy { prior_trials, ..policy.clone() };
+        let total: f64 = sets.iter().map(|set| set.weight).sum();
+        sets.iter().map(|set| set.weight / total * coverage(set.snapshots, &tried)).sum::<f64>() >= COVERAGE
+    };
+    TRIALS.into_iter().find(|trials| covered(*trials)).unwrap_or(1.0)
+}
+
+/// For what part of persons the share of connections that acted lies between the means of their intervals' ends.
+fn coverage(snapshots: &[Snapshot], policy: &Policy) -> f64 {
+    let (mut held, mut all) = (0, 0);
+    for candidates in snapshots.iter().flat_map(Snapshot::persons) {
+        let count = number(candidates.len());
+        let mean = |of: &dyn Fn(&Steps) -> f64| candidates.iter().map(|one| of(&one.steps)).sum::<f64>() / count;
+        let acted = candidates.iter().filter(|one| one.happened(policy.horizon_days)).count();
+        let (lower, upper) = (mean(&|steps| steps.interval(policy).lower), mean(&|steps| steps.interval(policy).upper));
+        held += usize::from((lower..=upper).contains(&(number(acted) / count)));
+        all += 1;
+    }
+    number(held) / number(all.max(1))
+}
