@@ -102,6 +102,7 @@ pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQu
             topics,
             minimum_score,
             page_size,
+            policy: None,
             after: None,
             explain: request.explain,
         })

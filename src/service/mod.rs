@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::Timestamp,
-    scoring::Policy,
     store::{Store, Writer},
 };
 
@@ -37,10 +36,6 @@ impl Service {
     pub fn new(store: Store, writer: Writer, clock: Clock, future_limit: std::time::Duration) -> Self {
         let future_limit_micros = i64::try_from(future_limit.as_micros()).unwrap_or(i64::MAX);
         Self { store, writer, clock, future_limit_micros }
-    }
-
-    fn policy(&self) -> &'static Policy {
-        self.store.policy()
     }
 
     fn latest_interaction_time(&self) -> Timestamp {
