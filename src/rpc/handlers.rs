@@ -99,7 +99,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
 
 impl Handlers {
     /// The sealer of page tokens, or a refusal as long as the database has never been ready: then nothing can be done.
-    fn sealer(&self) -> Result<&Sealer, Status> {
+    pub(super) fn sealer(&self) -> Result<&Sealer, Status> {
         let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
         self.sealer.get().ok_or_else(|| status::of_service(&not_ready()))
     }
@@ -111,7 +111,10 @@ pub(super) fn unsealed() -> Status {
 }
 
 /// Answers before the transport does at the caller's deadline: that says CANCELLED, and not why.
-async fn in_time<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Status> {
+pub(super) async fn in_time<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, ServiceError>>,
+) -> Result<T, Status> {
     let done = match limit {
         Some(limit) => timeout(limit, work).await.map_err(|_| status::of_deadline())?,
         None => work.await,
@@ -119,7 +122,7 @@ async fn in_time<T>(limit: Option<Duration>, work: impl Future<Output = Result<T
     done.map_err(|error| status::of_service(&error))
 }
 
-fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {
+pub(super) fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {
     request::tenant(call.metadata()).map_err(|faults| status::of_faults(&faults))
 }
 

@@ -3,6 +3,7 @@
 
 mod clock;
 mod error;
+mod policy;
 mod rank;
 mod record;
 
@@ -15,8 +16,11 @@ use crate::{
     store::{Store, Writer},
 };
 
+pub use crate::store::PolicyEntry;
+
 pub use clock::Clock;
 pub use error::ServiceError;
+pub use policy::{MAX_DOCUMENT_BYTES, MAX_POLICY_PAGE, PolicyDraft, PolicyPage};
 pub use rank::{
     ConnectionQuery, ConnectionView, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankPage, RankQuery, Reason, Whose,
 };

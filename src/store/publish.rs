@@ -56,9 +56,9 @@ impl Store {
             let mut transaction = lease.begin().await?;
             let publication = publish_and_use(&mut transaction, &self.policies, tenant, new, put_to_use).await?;
             if validate_only {
-                transaction.rollback().await?
+                transaction.rollback().await?;
             } else {
-                transaction.commit().await?
+                transaction.commit().await?;
             }
             Ok(publication)
         });
