@@ -6,6 +6,7 @@
 mod client;
 mod database;
 mod import;
+mod policy;
 mod print;
 mod rank;
 mod rebuild;
@@ -57,6 +58,8 @@ enum Command {
     Rank(rank::Arguments),
     /// Show one connection and why it scores as it does
     Show(show::Arguments),
+    /// Publish scoring policies, look at them, and go back to one that was in use before
+    Policy(policy::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
     Rebuild(rebuild::Arguments),
     /// Print the completions for a shell
@@ -92,6 +95,7 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Import(arguments) => import::run(arguments).await,
             Command::Rank(arguments) => rank::run(arguments).await,
             Command::Show(arguments) => show::run(arguments).await,
+            Command::Policy(arguments) => policy::run(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
