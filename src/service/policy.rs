@@ -17,7 +17,7 @@ pub const MAX_POLICY_PAGE: usize = 1000;
 /// Where the document is in a request.
 const DOCUMENT: &str = "policy.document";
 /// How many bytes of faults are told in all. Errors travel as headers, which clients limit to 8 KiB.
-const MAX_FAULT_BYTES: usize = 4000;
+const MAX_FAULT_BYTES: usize = 5000;
 /// How many characters are told of what a document calls a field, and of what is wrong with it.
 const MAX_FAULT_CHARS: (usize, usize) = (64, 160);
 
