@@ -211,7 +211,7 @@ async fn compare(client: &mut Client, oracle: &Oracle, times: &[Option<Timestamp
             let context = format!("{context}, owner {owner:?}, as of {then:?} ({as_of:?}), {order:?}");
             let found: Vec<_> = answer.connections.iter().map(|connection| connection.peer.clone()).collect();
             assert_eq!(found, oracle.ranking(owner, then, order), "{context}");
-            assert_eq!((answer.next_page_token.as_str(), answer.policy_version.as_str()), ("", REASONED.version));
+            assert_eq!((answer.next_page_token.as_str(), answer.policy_version.as_str()), ("", &*REASONED.version));
             for connection in &answer.connections {
                 let mut wanted = oracle.connection(owner, &connection.peer, then);
                 if order != RankOrder::Mutual {
