@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     domain::{
-        Channel, ConnectionStatus, InteractionId, Kind, PersonId, PolicyVersion, RankOrder, TenantId, Timestamp, Topic,
+        Channel, ConnectionStatus, Faults, InteractionId, Kind, PersonId, PolicyVersion, RankOrder, TenantId,
+        Timestamp, Topic,
     },
     scoring::{Factor, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
     store::{PairActs, PeerView, Store, View, Viewed},
@@ -119,7 +120,7 @@ impl Service {
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
         self.detached(move |store| async move {
             let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
-            let viewed = viewed.ok_or(ServiceError::PolicyNotFound)?;
+            let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
             let admitted = admitted(&store, &tenant, &query, as_of).await?;
             let (ranked, more) = ranked(&viewed, &query, admitted.as_ref(), as_of);
             let view = &viewed.view;
@@ -156,6 +157,13 @@ impl Service {
         })
         .await
     }
+}
+
+/// Only a page token pins a policy, and only the one built into another version of the program can be gone.
+fn begun_by_a_policy_that_is_gone() -> ServiceError {
+    let mut faults = Faults::default();
+    faults.add("page_token", "must be of a ranking by a policy that is still there; begin again without it");
+    ServiceError::Invalid(faults)
 }
 
 fn version(policy: &Policy) -> Result<PolicyVersion, ServiceError> {

@@ -1,4 +1,5 @@
 //! All SQL. The ledger is the truth; ties, rhythms and commitments are kept beside it in the same transactions.
+//! Scoring policies are kept as they were published; what is derived from the ledger is the same under all of them.
 //!
 //! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
 

@@ -308,6 +308,27 @@ async fn all_servers_of_a_database_switch_together() {
 }
 
 #[tokio::test]
+async fn a_ranking_by_a_policy_that_is_gone_has_to_begin_again() {
+    let url = database(true).await;
+    let [one, two] =
+        [start(config(url.clone()), Clock::system()).await, start(config(url.clone()), Clock::system()).await];
+    publish(&mut policies_of(one.address(), "t"), "fitted-1").await;
+    let [mut first, mut second] = [&one, &two].map(|app| client_of(app.address(), "t"));
+    for peer in ["bob", "cleo"] {
+        record(&mut first, act(Kind::Help, peer, "ada", day(0))).await;
+    }
+    let token = ranked(&mut first, "").await.next_page_token;
+    // No program does that; but another version of the program has another policy built in.
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("DELETE FROM policy_use; DELETE FROM policy").execute(&mut connection).await.unwrap();
+    let request =
+        pb::RankConnectionsRequest { page_token: token, page_size: 1, person: "ada".to_owned(), ..Default::default() };
+    let refused = second.rank_connections(request).await.unwrap_err();
+    assert!(refused.code() == Code::InvalidArgument && violations(&refused).contains_key("page_token"), "{refused:?}");
+    assert_eq!(ranked(&mut second, "").await.policy_version, REASONED.version);
+}
+
+#[tokio::test]
 async fn many_who_publish_at_once_all_succeed() {
     let (tenant, mut client) = policies();
     let publish_all = |name: fn(usize) -> String| {
