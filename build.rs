@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=src/store/migrations");
     let descriptors = protox::compile(
-        ["rapport/v1/relationship_service.proto", "rapport/v1/error_reason.proto"],
+        ["rapport/v1/relationship_service.proto", "rapport/v1/policy_service.proto", "rapport/v1/error_reason.proto"],
         ["proto", "proto/vendor"],
     )?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("rapport.binpb"), descriptors.encode_to_vec())?;

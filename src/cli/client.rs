@@ -12,7 +12,10 @@ use tonic::{
 use crate::{
     config,
     domain::{TenantId, Timestamp},
-    rpc::{TENANT_KEY, pb::relationship_service_client::RelationshipServiceClient},
+    rpc::{
+        TENANT_KEY,
+        pb::{policy_service_client::PolicyServiceClient, relationship_service_client::RelationshipServiceClient},
+    },
 };
 
 use super::Failure;
@@ -34,6 +37,7 @@ pub(super) struct ServerArguments {
 #[derive(Clone)]
 pub(super) struct Server {
     pub client: RelationshipServiceClient<Channel>,
+    pub policies: PolicyServiceClient<Channel>,
     url: String,
     tenant: AsciiMetadataValue,
 }
@@ -56,7 +60,8 @@ impl ServerArguments {
         let endpoint =
             endpoint.ok_or_else(|| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
         let channel = endpoint.connect_timeout(CONNECT_LIMIT).connect_lazy();
-        Ok(Server { client: RelationshipServiceClient::new(channel), url, tenant: tenant.parse()? })
+        let (client, policies) = (RelationshipServiceClient::new(channel.clone()), PolicyServiceClient::new(channel));
+        Ok(Server { client, policies, url, tenant: tenant.parse()? })
     }
 }
 

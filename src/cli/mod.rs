@@ -9,6 +9,7 @@ mod database;
 mod fit;
 mod history;
 mod import;
+mod policy;
 mod print;
 mod rank;
 mod rebuild;
@@ -65,6 +66,8 @@ enum Command {
     Backtest(backtest::Arguments),
     /// Fit a policy to a history
     Fit(fit::Arguments),
+    /// Publish scoring policies, look at them, and go back to one that was in use before
+    Policy(policy::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
     Rebuild(rebuild::Arguments),
     /// Print the completions for a shell
@@ -102,6 +105,7 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Show(arguments) => show::run(arguments).await,
             Command::Backtest(arguments) => backtest::run(arguments).await,
             Command::Fit(arguments) => fit::run(arguments).await,
+            Command::Policy(arguments) => policy::run(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

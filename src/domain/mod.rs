@@ -5,6 +5,7 @@ mod connection;
 mod fault;
 mod interaction;
 mod kind;
+mod policy;
 mod time;
 mod word;
 
@@ -12,5 +13,6 @@ pub use connection::{ConnectionStatus, RankOrder};
 pub use fault::{Fault, Faults};
 pub use interaction::{Draft, Interaction, MAX_AUDIENCE, MAX_EFFORT_DAYS, MAX_RECIPIENTS, MAX_TOPICS};
 pub use kind::{Kind, KindGroup};
+pub use policy::PolicyVersion;
 pub use time::{Day, Timestamp};
 pub use word::{Channel, Goal, InteractionId, PersonId, TenantId, Topic, WordError};

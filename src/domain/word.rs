@@ -26,6 +26,9 @@ pub enum WordError {
     /// Outside what a metadata value can carry.
     #[error("must be visible ASCII")]
     NotAscii,
+    /// Outside what a name that is typed, and used in paths, consists of.
+    #[error("must consist of letters a to z, digits, '.', '_' and '-'")]
+    NotPlain,
 }
 
 fn check(text: &str, max_bytes: usize) -> Result<(), WordError> {

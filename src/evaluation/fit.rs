@@ -22,7 +22,7 @@ pub const MIN_PERSONS: usize = 20;
 /// The least connections that acted.
 pub const MIN_EVENTS: usize = 100;
 /// How many times over the surprise at what happened counts.
-pub const SURPRISE_WEIGHT: f64 = 30.0;
+const SURPRISE_WEIGHT: f64 = 30.0;
 const BASE_RANGE: (f64, f64) = (-20.0, 10.0);
 /// Between which bounds the intensity toward a stranger is looked for.
 const PRIOR_RANGE: (f64, f64) = (1e-4, 0.05);

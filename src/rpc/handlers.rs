@@ -71,13 +71,13 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
         let query = rank_query(&request, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
         let page = in_time(limit, self.service.rank(tenant, query)).await?;
-        let next = page.next.map(|after| sealer.seal(&Place { as_of: page.as_of, after }, &arguments));
-        let unsealed = || status::of_service(&ServiceError::Internal("no randomness to seal a page token".into()));
+        let place = |after| Place { as_of: page.as_of, policy: page.policy.clone(), after };
+        let next = page.next.map(|after| sealer.seal(&place(after), &arguments).ok_or_else(unsealed));
         Ok(Response::new(pb::RankConnectionsResponse {
             connections: page.connections.iter().map(answer::connection).collect(),
-            next_page_token: next.map(|token| token.ok_or_else(unsealed)).transpose()?.unwrap_or_default(),
+            next_page_token: next.transpose()?.unwrap_or_default(),
             as_of_time: Some(answer::time(page.as_of)),
-            policy_version: page.policy_version,
+            policy_version: page.policy.as_str().to_owned(),
         }))
     }
 
@@ -88,25 +88,33 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         self.sealer()?;
         let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let query = request::connection_query(call.get_ref()).map_err(|faults| status::of_faults(&faults))?;
-        let (connection, as_of, policy_version) = in_time(limit, self.service.connection(tenant, query)).await?;
+        let (connection, as_of, policy) = in_time(limit, self.service.connection(tenant, query)).await?;
         Ok(Response::new(pb::GetConnectionResponse {
             connection: Some(answer::connection(&connection)),
             as_of_time: Some(answer::time(as_of)),
-            policy_version,
+            policy_version: policy.as_str().to_owned(),
         }))
     }
 }
 
 impl Handlers {
     /// The sealer of page tokens, or a refusal as long as the database has never been ready: then nothing can be done.
-    fn sealer(&self) -> Result<&Sealer, Status> {
+    pub(super) fn sealer(&self) -> Result<&Sealer, Status> {
         let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
         self.sealer.get().ok_or_else(|| status::of_service(&not_ready()))
     }
 }
 
+/// There was no randomness to seal a page token with.
+pub(super) fn unsealed() -> Status {
+    status::of_service(&ServiceError::Internal("no randomness to seal a page token".into()))
+}
+
 /// Answers before the transport does at the caller's deadline: that says CANCELLED, and not why.
-async fn in_time<T>(limit: Option<Duration>, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, Status> {
+pub(super) async fn in_time<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, ServiceError>>,
+) -> Result<T, Status> {
     let done = match limit {
         Some(limit) => timeout(limit, work).await.map_err(|_| status::of_deadline())?,
         None => work.await,
@@ -114,7 +122,7 @@ async fn in_time<T>(limit: Option<Duration>, work: impl Future<Output = Result<T
     done.map_err(|error| status::of_service(&error))
 }
 
-fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {
+pub(super) fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {
     request::tenant(call.metadata()).map_err(|faults| status::of_faults(&faults))
 }
 
@@ -125,6 +133,7 @@ fn rank_query(request: &pb::RankConnectionsRequest, sealer: &Sealer, arguments: 
         let place = faults.take("page_token", opened.ok_or("must be the next_page_token of the same request"));
         if let (Some(query), Some(place)) = (&mut query, place) {
             query.as_of = Some(place.as_of);
+            query.policy = Some(place.policy);
             query.after = Some(place.after);
         }
     }

@@ -10,8 +10,14 @@ use super::status;
 /// The span of one call. Only known methods are named, so that callers cannot write into the log.
 pub(super) fn span(request: &Request<()>) -> tracing::Span {
     let path = request.uri().path();
-    let method = match path.strip_prefix("/rapport.v1.RelationshipService/") {
-        Some(method @ ("RecordInteraction" | "RecordInteractions" | "RankConnections" | "GetConnection")) => method,
+    let method = match path.strip_prefix("/rapport.v1.").and_then(|path| path.split_once('/')) {
+        Some(
+            (
+                "RelationshipService",
+                method @ ("RecordInteraction" | "RecordInteractions" | "RankConnections" | "GetConnection"),
+            )
+            | ("PolicyService", method @ ("PublishPolicy" | "ListPolicies" | "GetPolicy" | "RollbackPolicy")),
+        ) => method,
         _ => names::OTHER,
     };
     tracing::info_span!(names::CALL_SPAN, { names::RPC_SYSTEM_NAME } = "grpc", { names::RPC_METHOD } = method)

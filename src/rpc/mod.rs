@@ -5,6 +5,7 @@ mod answer;
 mod handlers;
 mod layers;
 mod page_token;
+mod policies;
 mod request;
 mod server;
 mod status;

@@ -1,5 +1,6 @@
-//! Page tokens: where the next page begins, sealed so that callers can neither read nor forge it. A token holds the as-of
-//! time and the place of the last connection, and is bound to the arguments it was made for.
+//! Page tokens: where the next page begins, sealed so that callers can neither read nor forge it. A token of a ranking holds
+//! the as-of time, the version of the policy and the place of the last connection; one of a list of policies, the place of
+//! the last policy. Each is bound to the arguments it was made for.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -8,7 +9,7 @@ use chacha20poly1305::{
 };
 
 use crate::{
-    domain::{PersonId, TenantId, Timestamp},
+    domain::{PersonId, PolicyVersion, TenantId, Timestamp},
     scoring::RankKey,
 };
 
@@ -22,6 +23,7 @@ const NUMBERS_LEN: usize = 24;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub as_of: Timestamp,
+    pub policy: PolicyVersion,
     pub after: RankKey,
 }
 
@@ -35,26 +37,27 @@ impl Sealer {
     }
 
     pub(super) fn seal(&self, place: &Place, arguments: &[u8]) -> Option<String> {
-        let mut nonce = [0; NONCE_LEN];
-        getrandom::fill(&mut nonce).ok()?;
-        let mut content = Vec::with_capacity(NUMBERS_LEN + PersonId::MAX_BYTES);
+        let policy = place.policy.as_str().as_bytes();
+        let mut content = Vec::with_capacity(NUMBERS_LEN + 1 + PolicyVersion::MAX_BYTES + PersonId::MAX_BYTES);
         content.extend(place.as_of.micros().to_le_bytes());
         content.extend(place.after.primary.0.to_le_bytes());
         content.extend(place.after.secondary.0.to_le_bytes());
+        content.push(u8::try_from(policy.len()).ok()?);
+        content.extend(policy);
         content.extend(place.after.peer.as_str().as_bytes());
-        let sealed = self.0.encrypt(&XNonce::from(nonce), Payload { msg: &content, aad: arguments }).ok()?;
-        Some(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+        self.seal_bytes(&content, arguments)
     }
 
     pub(super) fn open(&self, token: &str, arguments: &[u8]) -> Option<Place> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
-        let content = self.0.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: arguments }).ok()?;
+        let content = self.open_bytes(token, arguments)?;
         let (as_of, rest) = content.split_first_chunk()?;
         let (primary, rest) = rest.split_first_chunk()?;
-        let (secondary, peer) = rest.split_first_chunk()?;
+        let (secondary, rest) = rest.split_first_chunk()?;
+        let (policy_len, rest) = rest.split_first()?;
+        let (policy, peer) = rest.split_at_checked((*policy_len).into())?;
         Some(Place {
             as_of: Timestamp::from_micros(i64::from_le_bytes(*as_of))?,
+            policy: PolicyVersion::parse(std::str::from_utf8(policy).ok()?).ok()?,
             after: RankKey {
                 primary: std::cmp::Reverse(u64::from_le_bytes(*primary)),
                 secondary: std::cmp::Reverse(u64::from_le_bytes(*secondary)),
@@ -62,6 +65,34 @@ impl Sealer {
             },
         })
     }
+
+    /// Seals the place after which a list of a tenant's policies goes on.
+    pub(super) fn seal_list(&self, place: i64, tenant: &TenantId) -> Option<String> {
+        self.seal_bytes(&place.to_le_bytes(), &list_arguments(tenant))
+    }
+
+    pub(super) fn open_list(&self, token: &str, tenant: &TenantId) -> Option<i64> {
+        let content = self.open_bytes(token, &list_arguments(tenant))?;
+        Some(i64::from_le_bytes(content.try_into().ok()?))
+    }
+
+    fn seal_bytes(&self, content: &[u8], arguments: &[u8]) -> Option<String> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).ok()?;
+        let sealed = self.0.encrypt(&XNonce::from(nonce), Payload { msg: content, aad: arguments }).ok()?;
+        Some(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+    }
+
+    fn open_bytes(&self, token: &str, arguments: &[u8]) -> Option<Vec<u8>> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
+        self.0.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: arguments }).ok()
+    }
+}
+
+/// What a token of a list is bound to. No tenant has a space in its name: no token of a ranking is bound to the same.
+fn list_arguments(tenant: &TenantId) -> Vec<u8> {
+    ["policies of ".as_bytes(), tenant.as_str().as_bytes()].concat()
 }
 
 /// The arguments that a token is bound to: everything but the token itself and the size of a page.
@@ -79,7 +110,8 @@ mod tests {
     fn place() -> Place {
         let peer = PersonId::parse("ada").unwrap();
         let after = RankKey { primary: Reverse(0.5_f64.to_bits()), secondary: Reverse(7), peer };
-        Place { as_of: Timestamp::from_micros(42).unwrap(), after }
+        let policy = PolicyVersion::parse("fitted-1").unwrap();
+        Place { as_of: Timestamp::from_micros(42).unwrap(), policy, after }
     }
 
     #[test]
@@ -92,5 +124,16 @@ mod tests {
         assert_eq!(sealer.open(&token[1..], b"arguments"), None);
         assert_eq!(Sealer::new(&[8; 32]).unwrap().open(&token, b"arguments"), None);
         assert!(!token.contains("ada") && Sealer::new(&[7; 31]).is_none());
+    }
+
+    #[test]
+    fn a_token_of_a_list_is_its_tenants_and_no_token_of_a_ranking() {
+        let sealer = Sealer::new(&[7; 32]).unwrap();
+        let [one, other] = ["one", "other"].map(|name| TenantId::parse(name).unwrap());
+        let token = sealer.seal_list(41, &one).unwrap();
+        assert_eq!(sealer.open_list(&token, &one), Some(41));
+        assert_eq!(sealer.open_list(&token, &other), None);
+        let ranking = sealer.seal(&place(), &arguments(&one, &pb::RankConnectionsRequest::default())).unwrap();
+        assert_eq!(sealer.open_list(&ranking, &one), None);
     }
 }

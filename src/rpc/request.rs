@@ -14,7 +14,7 @@ use crate::{
 
 use super::{TENANT_KEY, pb};
 
-/// How many connections a page holds unless told otherwise.
+/// How much a page holds unless told otherwise.
 const DEFAULT_PAGE: usize = 50;
 
 /// The tenant that a call is for.
@@ -102,7 +102,8 @@ pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQu
     let channels = words("channels", &request.channels, Channel::parse, &mut faults);
     let topics = words("topics", &request.topics, Topic::parse, &mut faults);
     let minimum_score = minimum_score(request.minimum_score, &mut faults);
-    let page_size = page_size(request, &mut faults);
+    let most = if request.explain { MAX_EXPLAINED_PAGE } else { MAX_PAGE };
+    let page_size = page_size(request.page_size, most, &mut faults);
     let query = (|| {
         Some(RankQuery {
             person: person?,
@@ -113,6 +114,7 @@ pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQu
             topics,
             minimum_score,
             page_size,
+            policy: None,
             after: None,
             explain: request.explain,
         })
@@ -170,9 +172,9 @@ fn minimum_score(score: f64, faults: &mut Faults) -> f64 {
     faults.take("minimum_score", within.ok_or("must lie between 0 and 1")).unwrap_or_default()
 }
 
-fn page_size(request: &pb::RankConnectionsRequest, faults: &mut Faults) -> usize {
-    let most = if request.explain { MAX_EXPLAINED_PAGE } else { MAX_PAGE };
-    let asked = usize::try_from(request.page_size).ok().filter(|size| *size <= most);
+/// How much a page of at most `most` holds.
+pub(super) fn page_size(asked: i32, most: usize, faults: &mut Faults) -> usize {
+    let asked = usize::try_from(asked).ok().filter(|size| *size <= most);
     let size = faults.take("page_size", asked.ok_or(format!("must lie between 0 and {most}")));
     size.filter(|size| *size > 0).unwrap_or(DEFAULT_PAGE)
 }

@@ -29,8 +29,9 @@ const MAX_METADATA_BYTES: u32 = 16 * 1024;
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// The names that the health service knows: the server as a whole, the runtime, readiness, and the service itself.
-pub const SERVICE_NAMES: [&str; 4] = ["", "liveness", "readiness", "rapport.v1.RelationshipService"];
+/// The names that the health service knows: the server as a whole, the runtime, readiness, and the services themselves.
+pub const SERVICE_NAMES: [&str; 5] =
+    ["", "liveness", "readiness", "rapport.v1.RelationshipService", "rapport.v1.PolicyService"];
 
 /// Tells the health service how things stand.
 #[derive(Clone)]
@@ -70,7 +71,10 @@ impl Rpc {
 
     /// Serves until `stop` is done and the calls under way have ended.
     pub async fn serve(self, incoming: TcpIncoming, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let service = pb::relationship_service_server::RelationshipServiceServer::new(self.handlers)
+        let service = pb::relationship_service_server::RelationshipServiceServer::new(self.handlers.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_ANSWER_BYTES);
+        let policies = pb::policy_service_server::PolicyServiceServer::new(self.handlers)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
         let [v1, v1alpha] = [reflection(), reflection()];
@@ -83,6 +87,7 @@ impl Rpc {
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .add_service(service)
+            .add_service(policies)
             .add_service(self.health_server)
             .add_service(v1.build_v1()?)
             .add_service(v1alpha.build_v1alpha()?)

@@ -23,6 +23,9 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
     let (code, reason) = match error {
         ServiceError::Invalid(faults) => return of_faults(faults),
         ServiceError::Conflict => (Code::AlreadyExists, ErrorReason::InteractionConflict),
+        ServiceError::PolicyNotFound | ServiceError::NoPolicyBefore => (Code::NotFound, ErrorReason::PolicyNotFound),
+        ServiceError::PolicyConflict => (Code::AlreadyExists, ErrorReason::PolicyConflict),
+        ServiceError::TooManyPolicies => (Code::ResourceExhausted, ErrorReason::TooManyPolicies),
         ServiceError::Overloaded(_) => (Code::ResourceExhausted, ErrorReason::Overloaded),
         ServiceError::HistoryTooLarge(_) => (Code::ResourceExhausted, ErrorReason::HistoryTooLarge),
         ServiceError::Unavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),

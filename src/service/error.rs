@@ -2,7 +2,7 @@
 
 use crate::{
     domain::Faults,
-    store::{StoreError, WriteError},
+    store::{MAX_POLICIES, StoreError, WriteError},
 };
 
 /// Any source of an error.
@@ -17,6 +17,18 @@ pub enum ServiceError {
     /// The id of an interaction stands for other content.
     #[error("this interaction_id was recorded before with other content")]
     Conflict,
+    /// There is no such version of the tenant's scoring policy.
+    #[error("there is no such version of the scoring policy")]
+    PolicyNotFound,
+    /// The version in use is the first.
+    #[error("no other version of the scoring policy was in use before")]
+    NoPolicyBefore,
+    /// The version of a scoring policy stands for another document.
+    #[error("this version of the scoring policy was published before with another document")]
+    PolicyConflict,
+    /// The tenant has as many versions of its scoring policy as it may have.
+    #[error("there are {MAX_POLICIES} versions of the scoring policy already")]
+    TooManyPolicies,
     /// More work is waiting than can be taken on.
     #[error("too much work is waiting; try again later")]
     Overloaded(#[source] Source),

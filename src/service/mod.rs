@@ -3,6 +3,7 @@
 
 mod clock;
 mod error;
+mod policy;
 mod rank;
 mod record;
 
@@ -12,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::Timestamp,
-    scoring::Policy,
     store::{Store, Writer},
 };
 
+pub use crate::store::PolicyEntry;
+
 pub use clock::Clock;
 pub use error::ServiceError;
+pub use policy::{MAX_DOCUMENT_BYTES, MAX_POLICY_PAGE, PolicyDraft, PolicyPage};
 pub use rank::{
     ConnectionQuery, ConnectionView, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankPage, RankQuery, Reason, Whose,
 };
@@ -37,10 +40,6 @@ impl Service {
     pub fn new(store: Store, writer: Writer, clock: Clock, future_limit: std::time::Duration) -> Self {
         let future_limit_micros = i64::try_from(future_limit.as_micros()).unwrap_or(i64::MAX);
         Self { store, writer, clock, future_limit_micros }
-    }
-
-    fn policy(&self) -> &'static Policy {
-        self.store.policy()
     }
 
     fn latest_interaction_time(&self) -> Timestamp {

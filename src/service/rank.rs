@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::{
-    domain::{Channel, ConnectionStatus, InteractionId, Kind, PersonId, RankOrder, TenantId, Timestamp, Topic},
+    domain::{
+        Channel, ConnectionStatus, Faults, InteractionId, Kind, PersonId, PolicyVersion, RankOrder, TenantId,
+        Timestamp, Topic,
+    },
     scoring::{Factor, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
-    store::{PairActs, PeerView, Store, View},
+    store::{PairActs, PeerView, Store, View, Viewed},
 };
 
 use super::{Service, ServiceError};
@@ -40,6 +43,8 @@ pub struct RankQuery {
     pub minimum_score: f64,
     /// How many connections to return.
     pub page_size: usize,
+    /// The policy to go by; the one in use when `None`.
+    pub policy: Option<PolicyVersion>,
     /// Only connections after this place.
     pub after: Option<RankKey>,
     /// Whether to give reasons.
@@ -67,7 +72,7 @@ pub struct RankPage {
     /// The time the answer is for.
     pub as_of: Timestamp,
     /// The policy that was used.
-    pub policy_version: String,
+    pub policy: PolicyVersion,
 }
 
 /// What an owner sees of a peer.
@@ -112,21 +117,22 @@ pub struct Reason {
 impl Service {
     /// One page of an owner's ranking.
     pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
-        let policy = self.policy();
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
         self.detached(move |store| async move {
-            let view = store.view(&tenant, &query.person, None, as_of).await?;
+            let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
+            let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
             let admitted = admitted(&store, &tenant, &query, as_of).await?;
-            let (ranked, more) = ranked(&view, &query, admitted.as_ref(), as_of, policy);
+            let (ranked, more) = ranked(&viewed, &query, admitted.as_ref(), as_of);
+            let view = &viewed.view;
             let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
             let mut connections: Vec<_> = ranked
                 .into_iter()
-                .filter_map(|(key, standing)| Some(connection(&key.peer, view.peers.get(&key.peer)?, &view, standing)))
+                .filter_map(|(key, standing)| Some(connection(&key.peer, view.peers.get(&key.peer)?, view, standing)))
                 .collect();
             if query.explain {
-                add_reasons(&store, &tenant, &query.person, &view, &mut connections, as_of).await?;
+                add_reasons(&store, &tenant, &query.person, &viewed, &mut connections, as_of).await?;
             }
-            Ok(RankPage { connections, next, as_of, policy_version: policy.version.to_string() })
+            Ok(RankPage { connections, next, as_of, policy: version(&viewed.policy)? })
         })
         .await
     }
@@ -136,21 +142,32 @@ impl Service {
         &self,
         tenant: TenantId,
         query: ConnectionQuery,
-    ) -> Result<(ConnectionView, Timestamp, String), ServiceError> {
-        let policy = self.policy();
+    ) -> Result<(ConnectionView, Timestamp, PolicyVersion), ServiceError> {
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
         self.detached(move |store| async move {
-            let mut view = store.view(&tenant, &query.person, Some(&query.peer), as_of).await?;
-            view.peers.entry(query.peer.clone()).or_default();
-            let peer = &view.peers[&query.peer];
-            let standing = view.pair(peer).standing(as_of, policy);
-            let mut connections = [connection(&query.peer, peer, &view, standing)];
-            add_reasons(&store, &tenant, &query.person, &view, &mut connections, as_of).await?;
+            let viewed = store.view(&tenant, &query.person, Some(&query.peer), as_of, None).await?;
+            let mut viewed = viewed.ok_or(ServiceError::PolicyNotFound)?;
+            viewed.view.peers.entry(query.peer.clone()).or_default();
+            let peer = &viewed.view.peers[&query.peer];
+            let standing = viewed.view.pair(peer).standing(as_of, &viewed.policy);
+            let mut connections = [connection(&query.peer, peer, &viewed.view, standing)];
+            add_reasons(&store, &tenant, &query.person, &viewed, &mut connections, as_of).await?;
             let [connection] = connections;
-            Ok((connection, as_of, policy.version.to_string()))
+            Ok((connection, as_of, version(&viewed.policy)?))
         })
         .await
     }
+}
+
+/// Only a page token pins a policy, and only the one built into another version of the program can be gone.
+fn begun_by_a_policy_that_is_gone() -> ServiceError {
+    let mut faults = Faults::default();
+    faults.add("page_token", "must be of a ranking by a policy that is still there; begin again without it");
+    ServiceError::Invalid(faults)
+}
+
+fn version(policy: &Policy) -> Result<PolicyVersion, ServiceError> {
+    PolicyVersion::parse(&policy.version).map_err(|error| ServiceError::Internal(error.into()))
 }
 
 /// The peers that the word filters admit; all when `None`.
@@ -171,11 +188,10 @@ async fn admitted(
 
 /// The page of connections that the query asks for, in order, and whether more come after it.
 fn ranked(
-    view: &View,
+    Viewed { view, policy }: &Viewed,
     query: &RankQuery,
     admitted: Option<&HashSet<PersonId>>,
     as_of: Timestamp,
-    policy: &Policy,
 ) -> (Vec<(RankKey, Standing)>, bool) {
     let mut ranked: BTreeMap<RankKey, Standing> = BTreeMap::new();
     let mut more = false;
@@ -219,11 +235,10 @@ async fn add_reasons(
     store: &Store,
     tenant: &TenantId,
     owner: &PersonId,
-    view: &View,
+    Viewed { view, policy }: &Viewed,
     connections: &mut [ConnectionView],
     as_of: Timestamp,
 ) -> Result<(), ServiceError> {
-    let policy = store.policy();
     let peers: Vec<PersonId> = connections.iter().map(|connection| connection.peer.clone()).collect();
     let mut acts = store.pair_acts(tenant, owner, &peers, as_of, LATEST_OF_A_KIND).await?;
     for connection in connections {

@@ -1,4 +1,5 @@
 //! All SQL. The ledger is the truth; ties, rhythms and commitments are kept beside it in the same transactions.
+//! Scoring policies are kept as they were published; what is derived from the ledger is the same under all of them.
 //!
 //! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
 
@@ -8,6 +9,8 @@ mod error;
 mod history;
 mod lease;
 mod ledger;
+mod policy;
+mod publish;
 mod rebuild;
 mod rhythm;
 mod rows;
@@ -26,19 +29,22 @@ use sqlx::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{PersonId, TenantId, Timestamp},
+    domain::{PersonId, PolicyVersion, TenantId, Timestamp},
     scoring::Policy,
 };
 
 pub use absorb::Outcome;
 pub use error::StoreError;
 pub use ledger::Entry;
+pub use policy::PolicyEntry;
+pub use publish::{MAX_POLICIES, NewPolicy, Publication};
 pub use rebuild::{Difference, Progress, Table};
 pub use rows::TieKey;
-pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View};
+pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use lease::{Answers, Lease, within};
+use policy::Policies;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
@@ -50,6 +56,8 @@ const ACTS_AT_ONCE: i64 = 10_000;
 const DERIVED_SINCE: i64 = 3;
 /// The name of the key that seals page tokens.
 const PAGE_TOKEN_KEY: &str = "page-token";
+/// Begins reads that belong together.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The database. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -58,10 +66,12 @@ pub struct Store {
     answers: Answers,
     unwanted: CancellationToken,
     policy: &'static Policy,
+    policies: Policies,
 }
 
 impl Store {
-    /// A store on the database at `url`; nothing is connected yet.
+    /// A store on the database at `url`, with the policy that tenants use until they put another one to use; nothing is
+    /// connected yet.
     pub fn new(url: &str, max_connections: u32, policy: &'static Policy) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse()?;
         let options = options.application_name("rapport").options([
@@ -73,11 +83,12 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
-        Ok(Self { pool, answers: Answers::default(), unwanted: CancellationToken::new(), policy })
+        let policies = Policies::new(policy);
+        Ok(Self { pool, answers: Answers::default(), unwanted: CancellationToken::new(), policy, policies })
     }
 
-    /// The parameters that its ties are kept with.
-    pub fn policy(&self) -> &'static Policy {
+    /// The policy built into the program. What ties keep of it is the same in all policies.
+    pub fn built_in_policy(&self) -> &'static Policy {
         self.policy
     }
 
@@ -164,21 +175,26 @@ impl Store {
         Ok(recorded.get(&entry.key()).map(|first| entry.against(first)))
     }
 
-    /// An owner's connections, or the one with `peer`, as of a time.
+    /// An owner's connections, or the one with `peer`, as of a time, with the policy to score them by: the pinned one, else the
+    /// one in use. `None` when there is no such policy.
     pub async fn view(
         &self,
         tenant: &TenantId,
         owner: &PersonId,
         peer: Option<&PersonId>,
         as_of: Timestamp,
-    ) -> Result<View, StoreError> {
+        pinned: Option<&PolicyVersion>,
+    ) -> Result<Option<Viewed>, StoreError> {
         let mut lease = self.lease().await?;
         let view = within(async {
-            let mut snapshot = lease.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            let mut snapshot = lease.begin_with(SNAPSHOT).await?;
             let asked = view::Asked { tenant, owner, peer, as_of };
-            let view = view::view(&mut snapshot, &asked, self.policy).await?;
+            let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
+                Some(policy) => Some(Viewed { view: view::view(&mut snapshot, &asked, self.policy).await?, policy }),
+                None => None,
+            };
             snapshot.commit().await?;
-            Ok(view)
+            Ok(viewed)
         });
         let view = view.await;
         lease.end(view)

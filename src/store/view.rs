@@ -1,7 +1,10 @@
 //! What an owner's rankings are made of, as of a time: kept ties where they are from before it, else folded from the
 //! ledger. All reads of one view see one moment of the database.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use sqlx::PgConnection;
 
@@ -47,6 +50,15 @@ pub struct View {
     pub rhythm: Option<Rhythm>,
     /// The peers with at least one act either way by then, by id.
     pub peers: BTreeMap<PersonId, PeerView>,
+}
+
+/// A view, and the policy to score it by, from one moment of the database.
+#[derive(Clone, Debug)]
+pub struct Viewed {
+    /// The view.
+    pub view: View,
+    /// The policy.
+    pub policy: Arc<Policy>,
 }
 
 impl View {

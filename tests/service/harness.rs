@@ -172,6 +172,20 @@ pub fn client_of(address: SocketAddr, tenant: &str) -> Client {
         .max_decoding_message_size(64 << 20)
 }
 
+pub type PolicyClient = pb::policy_service_client::PolicyServiceClient<InterceptedService<Channel, AsTenant>>;
+
+/// A client of a server's policies, in that tenant.
+pub fn policies_of(address: SocketAddr, tenant: &str) -> PolicyClient {
+    PolicyClient::new(InterceptedService::new(channel(address), AsTenant(tenant.to_owned())))
+}
+
+/// The document of a policy with that name.
+pub fn document(version: &str) -> String {
+    let mut document: serde_json::Value = serde_json::from_str(&DEFAULT.document()).unwrap();
+    document["version"] = version.into();
+    document.to_string()
+}
+
 /// The time, in whole seconds since 1970.
 pub fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64

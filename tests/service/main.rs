@@ -33,6 +33,8 @@ mod oracle;
 mod outages;
 mod paging;
 mod plans;
+mod policies;
+mod policy_commands;
 mod private;
 mod process;
 mod program;

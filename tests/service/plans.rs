@@ -35,7 +35,8 @@ fn sql_type(recorded: &str) -> String {
     }
 }
 
-/// A database as large as matters to the planner: 2,000 persons, 50,000 ties, 100,000 acts, 30,000 commitments.
+/// A database as large as matters to the planner: 2,000 persons, 50,000 ties, 100,000 acts, 30,000 commitments, and for each
+/// of 200 tenants 500 policies that took turns.
 async fn filled() -> PgConnection {
     let mut connection = PgConnection::connect(&database(true).await).await.unwrap();
     let fill = "
@@ -50,6 +51,10 @@ async fn filled() -> PgConnection {
             FROM generate_series(1, 20000) AS n;
         INSERT INTO commitment SELECT 'one', 'p' || n % 2000, 'p' || (n * 7 + 1) % 2000, 'i' || n,
             '2026-01-01 00:00+00', NULL, 1 FROM generate_series(1, 30000) AS n;
+        INSERT INTO policy SELECT tenant, 'p' || n, n, '{}', '2026-01-01 00:00+00'
+            FROM generate_series(1, 500) AS n, (SELECT 'one' UNION SELECT 't' || t FROM generate_series(2, 200) AS t) AS
+            tenants (tenant);
+        INSERT INTO policy_use SELECT tenant, place, version, place - 1, publish_time FROM policy;
         ANALYZE";
     sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
     connection
@@ -92,7 +97,13 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 20] = [
+const HOT: [(&[&str], &[&str]); 25] = [
+    // Policies: the first of these is read for each ranking.
+    (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
+    (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
+    (&["FROM policy WHERE", "AND version = $2"], &["policy_key"]),
+    (&["FROM policy WHERE", "ORDER BY place DESC"], &["policy_place"]),
+    (&["SELECT max(place) FROM policy"], &["policy_place"]),
     // Rankings.
     (&["FROM tie WHERE", "evidence AS \"evidence!\""], &["tie_key", "tie_recipient"]),
     (&["JOIN tie USING", "!FOR UPDATE"], &TIE),
@@ -133,7 +144,7 @@ async fn every_hot_statement_finds_its_rows_by_an_index() {
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let plan = plan(&mut connection, &statement, mode).await;
             println!("{words:?} {mode}\n{plan}");
-            for table in ["ledger", "tie", "rhythm", "commitment"] {
+            for table in ["ledger", "tie", "rhythm", "commitment", "policy"] {
                 assert!(!plan.contains(&format!("Seq Scan on {table}")), "{words:?} reads all, {mode}:\n{plan}");
             }
             for wanted in wanted {

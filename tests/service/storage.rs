@@ -7,7 +7,8 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use tonic_types::StatusExt as _;
 
 use crate::harness::{
-    act, channel, client_of, config, connection, database, day, rank, ready, reason, record, start, try_record,
+    act, channel, client_of, config, connection, database, day, document, policies_of, rank, ready, reason, record,
+    start, try_record,
 };
 
 #[tokio::test]
@@ -63,7 +64,14 @@ async fn a_server_on_an_empty_database_is_alive_says_so_and_waits() {
         Err(status) => Err(status),
     };
     let rank_all = pb::RankConnectionsRequest { person, ..Default::default() };
+    let mut policies = policies_of(app.address(), "one");
+    let policy = Some(pb::Policy { document: document("fitted-1"), ..Default::default() });
+    let publish = pb::PublishPolicyRequest { policy, ..Default::default() };
     let refusals = [
+        policies.publish_policy(publish).await.map(drop),
+        policies.list_policies(pb::ListPoliciesRequest::default()).await.map(drop),
+        policies.get_policy(pb::GetPolicyRequest::default()).await.map(drop),
+        policies.rollback_policy(pb::RollbackPolicyRequest::default()).await.map(drop),
         try_record(&mut client, help.clone()).await.map(drop),
         client.record_interaction(validate).await.map(drop),
         client.rank_connections(rank_all).await.map(drop),

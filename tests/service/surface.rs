@@ -9,10 +9,11 @@ use crate::{
     wire::assert_refused,
 };
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "rapport.v1.PolicyService",
     "rapport.v1.RelationshipService",
 ];
 
@@ -53,7 +54,7 @@ async fn both_versions_of_reflection_describe_everything() {
 #[tokio::test]
 async fn health_is_told_of_the_server_and_its_service() {
     let mut health = HealthClient::new(channel(address()));
-    for service in ["", "liveness", "readiness", "rapport.v1.RelationshipService"] {
+    for service in ["", "liveness", "readiness", "rapport.v1.RelationshipService", "rapport.v1.PolicyService"] {
         let request = HealthCheckRequest { service: service.to_owned() };
         assert_eq!(health.check(request).await.unwrap().get_ref().status(), ServingStatus::Serving, "{service}");
     }

@@ -9,6 +9,7 @@ set -uo pipefail
 
 address=${1:?usage: conversation.sh HOST:PORT}
 service=rapport.v1.RelationshipService
+policies=rapport.v1.PolicyService
 tenant=grpcurl-$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
 passed=0
 
@@ -57,7 +58,7 @@ numbered() { jq -c '{sequence: input_line_number, interaction: .}'; } # one inte
 
 health_and_reflection() {
   local name
-  for name in "" liveness readiness "$service"; do
+  for name in "" liveness readiness "$service" "$policies"; do
     check "health of '$name'" '{"status":"SERVING"}' "$(call grpc.health.v1.Health/Check "{\"service\": \"$name\"}")"
   done
   check "reflection lists the service" "$service" "$(grpcurl -plaintext "$address" list | grep -x "$service")"
@@ -69,6 +70,21 @@ health_and_reflection() {
     "$(grpcurl -plaintext "$address" describe google.rpc.BadRequest 2>&1 | head -1)"
   check "the reasons of errors are described" 1 \
     "$(grpcurl -plaintext "$address" describe rapport.v1.ErrorReason | grep -c 'ERROR_REASON_FIELDS_INVALID = 1;')"
+}
+
+publishing() {
+  local document refused
+  document=$(call "$policies/GetPolicy" '{}' | jq -r .policy.document | jq -c '.version = "grpcurl-1"')
+  publish() { call "$policies/PublishPolicy" "$(jq -cn --arg document "$1" '{policy: {document: $document}}')"; }
+  check "a policy is published" '["grpcurl-1",true,false]' \
+    "$(publish "$document" | jq -c '[.policy.version, .policy.in_use, .replayed]')"
+  check "once and for all" true "$(publish "$document" | jq -c .replayed)"
+  check "rankings go by it" grpcurl-1 "$(ask RankConnections '{"person": "ada"}' .policy_version)"
+  check "it is listed before the one built in" '[["grpcurl-1",false],[true,true]]' \
+    "$(call "$policies/ListPolicies" '{}' | jq -c '[.policies[0] | .version, .built_in], [.policies[1] | .built_in, (.in_use | not)]' | jq -sc .)"
+  check "it is taken back" true "$(call "$policies/RollbackPolicy" '{}' | jq -c .policy.built_in)"
+  refused=$(call "$policies/RollbackPolicy" '{}' | jq -c "$refusal")
+  check "nothing is before the first" '[5,"POLICY_NOT_FOUND","rapport",[]]' "$refused"
 }
 
 recording_once() {
@@ -206,5 +222,6 @@ streaming
 history_of_ada
 ranking
 explaining
+publishing
 apart
 echo "$passed passed, 0 failed"
