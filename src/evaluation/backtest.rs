@@ -3,7 +3,7 @@
 use crate::{domain::Timestamp, scoring::Policy};
 
 use super::{
-    Event, History, Snapshot,
+    Candidate, Event, History, Snapshot,
     baselines::{InteractionsRank, PairHistory, count, dotalign, last_contact, pingcrm},
     logistic::Logistic,
     mean,
@@ -207,21 +207,8 @@ impl<'a> Trial<'a> {
     }
 
     fn coverage(&self, policy: &Policy) -> Option<f64> {
-        let forecasts: Vec<Vec<Forecast>> = self
-            .cuts
-            .iter()
-            .filter(|cut| cut.used_for == CutUse::Report)
-            .flat_map(|cut| cut.snapshot.persons())
-            .map(|candidates| {
-                let forecast = |candidate: &super::Candidate| {
-                    let interval = candidate.steps.interval(policy);
-                    let relevant = candidate.happened(self.plan.horizon_days);
-                    Forecast { lower: interval.lower, upper: interval.upper, relevant }
-                };
-                candidates.iter().map(forecast).collect()
-            })
-            .collect();
-        interval_coverage(forecasts.iter().map(Vec::as_slice))
+        let reported = self.cuts.iter().filter(|cut| cut.used_for == CutUse::Report).map(|cut| &cut.snapshot);
+        coverage(reported, self.plan.horizon_days, policy)
     }
 
     fn summary(&self) -> HistorySummary {
@@ -229,6 +216,23 @@ impl<'a> Trial<'a> {
         let days = self.history.span().map_or(0.0, |(first, last)| first.day().age_at(last));
         HistorySummary { persons, acts, pairs, span_days: days }
     }
+}
+
+/// For what part of persons the intervals of a policy hold what came out; `None` without persons.
+pub(super) fn coverage<'a>(
+    snapshots: impl IntoIterator<Item = &'a Snapshot>,
+    horizon_days: f64,
+    policy: &Policy,
+) -> Option<f64> {
+    let of_person = |candidates: &[Candidate]| -> Vec<Forecast> {
+        let forecast = |candidate: &Candidate| {
+            let interval = candidate.steps.interval(policy);
+            Forecast { lower: interval.lower, upper: interval.upper, relevant: candidate.happened(horizon_days) }
+        };
+        candidates.iter().map(forecast).collect()
+    };
+    let forecasts: Vec<_> = snapshots.into_iter().flat_map(Snapshot::persons).map(of_person).collect();
+    interval_coverage(forecasts.iter().map(Vec::as_slice))
 }
 
 fn compared(mut models: Vec<ModelScores>) -> Vec<ModelScores> {

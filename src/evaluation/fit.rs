@@ -11,9 +11,9 @@
 //! **Intervals.** At last the trials that the prior is worth: as many as leave at least four persons of five with a share of
 //! connections that acted between the means of their lower and upper ends.
 
-use crate::scoring::{Policy, Steps, TERMS};
+use crate::scoring::{HELP, Policy, TERMS};
 
-use super::{Candidate, Snapshot, minimize::minimize, number};
+use super::{Candidate, Snapshot, coverage, minimize::minimize, number};
 
 /// How many persons' worth of evidence it takes to move the weights half of the way.
 pub const SHRINKAGE: f64 = 1.0;
@@ -21,11 +21,15 @@ pub const SHRINKAGE: f64 = 1.0;
 pub const MIN_PERSONS: usize = 20;
 /// The least connections that acted.
 pub const MIN_EVENTS: usize = 100;
+/// The most persons of one cut that are fitted on: more of them only take longer.
+const MOST_PERSONS: usize = 1000;
 /// How many times over the surprise at what happened counts.
 const SURPRISE_WEIGHT: f64 = 30.0;
 const BASE_RANGE: (f64, f64) = (-20.0, 10.0);
 /// Between which bounds the intensity toward a stranger is looked for.
 const PRIOR_RANGE: (f64, f64) = (1e-4, 0.05);
+/// The least weight of help by itself: whatever a history holds, help says more than attention.
+const LEAST_HELP_WEIGHT: f64 = 0.1;
 /// The largest weight.
 const MAX_WEIGHT: f64 = 5.0;
 /// What evidence near nothing is still worth while fitting, so that no single surprise outweighs all else.
@@ -86,12 +90,17 @@ pub fn fit(sets: &[FitSet<'_>], start: &Policy, shrink: f64) -> Result<Policy, T
     Ok(policy)
 }
 
+/// The persons of a cut, or as many of them as are fitted on, spread evenly.
+fn sampled(cut: &Snapshot) -> impl Iterator<Item = &[Candidate]> {
+    cut.persons().step_by(cut.persons().count().div_ceil(MOST_PERSONS).max(1))
+}
+
 fn persons_by_cut<'a>(set: &FitSet<'a>) -> Cuts<'a> {
     set.snapshots.iter().map(|cut| persons(cut, set.horizon_days)).collect()
 }
 
 fn persons(cut: &Snapshot, horizon_days: f64) -> Vec<Person<'_>> {
-    cut.persons()
+    sampled(cut)
         .filter_map(|candidates| {
             let acted: Vec<bool> = candidates.iter().map(|candidate| candidate.happened(horizon_days)).collect();
             (acted.contains(&true) && acted.contains(&false)).then_some(Person { candidates, acted })
@@ -122,6 +131,7 @@ fn learned(sets: &[FitSet<'_>], grouped: &[Cuts<'_>], start: &Policy, shrink: f6
     let mut from = start.weights.to_vec();
     from.extend([start.base, (-(1.0 - start.prior).ln()).ln()]);
     let mut bounds = vec![(0.0, MAX_WEIGHT); TERMS];
+    bounds[HELP].0 = LEAST_HELP_WEIGHT;
     bounds.extend([BASE_RANGE, (PRIOR_RANGE.0.ln(), PRIOR_RANGE.1.ln())]);
     let found = minimize(loss, from, &bounds, STEPS);
     let mut weights = start.weights;
@@ -177,8 +187,9 @@ fn weighed(terms: &[f64; TERMS], at: &[f64]) -> f64 {
 
 fn add_surprises(set: &FitSet<'_>, horizon_days: f64, weight: f64, at: &[f64], sum: &mut Sum) {
     for cut in set.snapshots.iter().filter(|cut| !cut.candidates.is_empty()) {
-        let part = weight / number(set.snapshots.len()) / number(cut.candidates.len());
-        for candidate in &cut.candidates {
+        let count: usize = sampled(cut).map(<[Candidate]>::len).sum();
+        let part = weight / number(set.snapshots.len()) / number(count.max(1));
+        for candidate in sampled(cut).flatten() {
             add_surprise(candidate, candidate.happened(horizon_days), part, at, sum);
         }
     }
@@ -199,24 +210,14 @@ fn add_surprise(candidate: &Candidate, happened: bool, part: f64, at: &[f64], su
 
 /// The most trials that the prior can be worth so that intervals hold what they claim.
 fn trials(sets: &[FitSet<'_>], policy: &Policy) -> f64 {
+    let total: f64 = sets.iter().map(|set| set.weight).sum();
     let covered = |prior_trials: f64| {
         let tried = Policy { prior_trials, ..policy.clone() };
-        let total: f64 = sets.iter().map(|set| set.weight).sum();
-        sets.iter().map(|set| set.weight / total * coverage(set.snapshots, &tried)).sum::<f64>() >= COVERAGE
+        let of_set = |set: &FitSet<'_>| {
+            coverage(set.snapshots, policy.horizon_days, &tried).map(|covered| set.weight / total * covered)
+        };
+        sets.iter().filter_map(of_set).sum::<f64>() >= COVERAGE
     };
-    TRIALS.into_iter().find(|trials| covered(*trials)).unwrap_or(1.0)
-}
-
-/// For what part of persons the share of connections that acted lies between the means of their intervals' ends.
-fn coverage(snapshots: &[Snapshot], policy: &Policy) -> f64 {
-    let (mut held, mut all) = (0, 0);
-    for candidates in snapshots.iter().flat_map(Snapshot::persons) {
-        let count = number(candidates.len());
-        let mean = |of: &dyn Fn(&Steps) -> f64| candidates.iter().map(|one| of(&one.steps)).sum::<f64>() / count;
-        let acted = candidates.iter().filter(|one| one.happened(policy.horizon_days)).count();
-        let (lower, upper) = (mean(&|steps| steps.interval(policy).lower), mean(&|steps| steps.interval(policy).upper));
-        held += usize::from((lower..=upper).contains(&(number(acted) / count)));
-        all += 1;
-    }
-    number(held) / number(all.max(1))
+    let least = TRIALS.into_iter().last().unwrap_or(1.0);
+    TRIALS.into_iter().find(|trials| covered(*trials)).unwrap_or(least)
 }

@@ -208,20 +208,20 @@ pub struct Forecast {
     pub relevant: bool,
 }
 
-/// The share, in [0, 1], of persons whose share of relevant candidates lies between the mean lower and the mean upper bound
-/// of their candidates, bounds included. Persons without candidates are left out; `None` when nobody is left.
+/// The share, in [0, 1], of persons of whose candidates as many were relevant as their intervals allow: from the sum of the
+/// lower bounds to that of the upper ones, each rounded outward, since candidates are relevant as a whole. Persons without
+/// candidates are left out; `None` when nobody is left.
 ///
-/// One outcome cannot be compared with an interval for its probability; the mean of a person's outcomes can, and lies
-/// between the means of the bounds if all probabilities lie within theirs, but for the chance in a few candidates.
+/// One outcome cannot be compared with an interval for its probability; the number of a person's outcomes can.
 pub fn interval_coverage<'a>(persons: impl IntoIterator<Item = &'a [Forecast]>) -> Option<f64> {
     mean(persons.into_iter().filter_map(covered).map(|covered| f64::from(u8::from(covered))))
 }
 
 fn covered(candidates: &[Forecast]) -> Option<bool> {
-    let observed = mean(candidates.iter().map(|candidate| f64::from(u8::from(candidate.relevant))))?;
-    let lower = mean(candidates.iter().map(|candidate| candidate.lower))?;
-    let upper = mean(candidates.iter().map(|candidate| candidate.upper))?;
-    Some(lower <= observed && observed <= upper)
+    let observed = number(candidates.iter().filter(|candidate| candidate.relevant).count());
+    let lower: f64 = candidates.iter().map(|candidate| candidate.lower).sum();
+    let upper: f64 = candidates.iter().map(|candidate| candidate.upper).sum();
+    (!candidates.is_empty()).then_some((lower.floor()..=upper.ceil()).contains(&observed))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod minimize;
 mod real_graph;
 pub mod report;
 
+use backtest::coverage;
 pub use backtest::{Plan, Trial};
 pub use fit::{FitSet, MIN_EVENTS, MIN_PERSONS, SHRINKAGE, TooLittleData, fit};
 pub use history::{Candidate, Event, History, MIN_CONNECTIONS, Person, Snapshot};

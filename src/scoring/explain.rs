@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use crate::domain::{InteractionId, Kind, Timestamp};
 
 use super::{
-    Act, Commitment, CommitmentKey, FIRST_OCCASION, Pair, Policy, Steps, TERMS, Terms, credit::shows_around, tie::decay,
+    Act, Commitment, CommitmentKey, FIRST_OCCASION, HELP, Pair, Policy, Steps, TERMS, Terms, credit::shows_around,
+    tie::decay,
 };
 
 /// A kind of evidence for or against willingness.
@@ -110,12 +111,12 @@ fn gains(terms: &Terms, policy: &Policy) -> [(Factor, Source, f64); 5] {
     let sum = |from: usize, to: usize| weighed[from..to].iter().sum::<f64>();
     // What is there is never without any part in it.
     let [given, received] = terms.counted.map(|days| days * f64::EPSILON);
-    let own = sum(0, 4) + sum(8, 10) + given;
+    let own = sum(0, 4) + sum(8, HELP) + given;
     [
-        (Factor::Help, Source::Own, own * terms.help_part + sum(10, 11)),
+        (Factor::Help, Source::Own, own * terms.help_part + weighed[HELP]),
         (Factor::Exchange, Source::Both, own * (1.0 - terms.help_part)),
         (Factor::Goodwill, Source::Other, sum(4, 8) + received),
-        (Factor::Around, Source::Own, sum(11, FIRST_OCCASION)),
+        (Factor::Around, Source::Own, sum(HELP + 1, FIRST_OCCASION)),
         (Factor::Around, Source::Other, sum(FIRST_OCCASION, TERMS)),
     ]
 }

@@ -59,6 +59,6 @@ pub use policy::{CLOCKS, DEFAULT, KindPolicy, Policy};
 pub use rank::{RankKey, rank_key};
 pub use rhythm::{PersonDay, RHYTHM_LEN, Rhythm};
 pub use standing::{Pair, Side, Standing};
-pub use terms::{FIRST_OCCASION, TERM_NAMES, TERMS, Terms};
+pub use terms::{FIRST_OCCASION, HELP, TERM_NAMES, TERMS, Terms};
 pub use tie::{EVIDENCE_LEN, Evidence, Tie};
 pub use willingness::{Interval, Steps, Tally};

@@ -27,6 +27,9 @@ pub const TERM_NAMES: [&str; TERMS] = [
     "other_received_30",
 ];
 
+/// The term of help alone.
+pub const HELP: usize = 10;
+
 /// From which term on they tell how much is going on around the other one: the same for all who are compared for that
 /// person, so that they move probabilities and not rankings.
 pub const FIRST_OCCASION: usize = 16;
