@@ -48,15 +48,15 @@ fn a_favour_and_a_few_messages_are_budding() {
 }
 
 #[test]
-fn three_favours_within_a_month_bring_willingness_near_one_half() {
+fn three_favours_within_a_month_lift_a_stranger_tenfold() {
     let acts = [on_days(Kind::Help, [75, 85, 95]), Vec::new()];
     let willingness = History::new(acts, day(100)).standing().they_would_help;
-    assert!((0.4..0.6).contains(&willingness.probability), "{willingness:?}");
+    assert!(willingness.probability > 10.0 * policy().prior, "{willingness:?}");
 }
 
 #[test]
 fn helping_somebody_who_only_takes_is_one_sided() {
-    let acts = [on_days(Kind::Reaction, [50, 99]), on_days(Kind::Help, [40, 60, 80, 90, 99])];
+    let acts = [on_days(Kind::Reaction, [50, 99]), on_days(Kind::Help, [40, 50, 60, 70, 80, 85, 90, 95, 99])];
     assert_eq!(status(acts, day(100)), ConnectionStatus::OneSided);
 }
 
