@@ -20,6 +20,7 @@ mod as_of;
 mod cli;
 mod contention;
 mod errors;
+mod evaluated;
 mod feed;
 mod harness;
 mod history;
