@@ -1,7 +1,7 @@
 //! An answer for a past time rests on what had happened by then, whenever it is asked for.
 
 use prost_types::Timestamp;
-use rapport::{domain::Kind, rpc::pb};
+use rapport::{domain::Kind, rpc::pb, scoring::DEFAULT};
 
 use crate::{
     harness::{Client, act, after, client, connection, day, rank, record},
@@ -57,6 +57,7 @@ async fn what_arrives_late_changes_the_past_as_if_it_had_been_there() {
         act(Kind::Help, "bob", "ada", day(3)),
         act(Kind::Message, "ada", "bob", day(9)),
         act(Kind::Help, "cleo", "ada", day(4)),
+        act(Kind::Help, "dan", "cleo", day(5)),
         act(Kind::Message, "bob", "ada", day(30)),
     ];
     for act in &in_time {
@@ -64,7 +65,7 @@ async fn what_arrives_late_changes_the_past_as_if_it_had_been_there() {
     }
     let then = day(20);
     let before =
-        (connection(&mut client, "ada", "bob", then).await, connection(&mut client, "ada", "cleo", then).await);
+        (connection(&mut client, "ada", "bob", then).await, connection(&mut client, "cleo", "dan", then).await);
     let kept = pb::Interaction {
         refers_to: in_time[0].interaction_id.clone(),
         ..act(Kind::PromiseKept, "bob", "ada", after(day(3), 60))
@@ -75,10 +76,13 @@ async fn what_arrives_late_changes_the_past_as_if_it_had_been_there() {
         record(&mut client, act.clone()).await;
     }
     let oracle = Oracle::new(in_time.iter().chain(&late));
-    let found = (connection(&mut client, "ada", "bob", then).await, connection(&mut client, "ada", "cleo", then).await);
+    let found = (connection(&mut client, "ada", "bob", then).await, connection(&mut client, "cleo", "dan", then).await);
     assert_same(&found.0, &oracle.connection("ada", "bob", from_wire(then)), "late");
     assert!(found.0.they_would_help.unwrap().lower > before.0.they_would_help.unwrap().lower);
-    assert_same(&found.1, &before.1, "a peer whom it does not concern");
+    assert_same(&found.1, &before.1, "two whom it does not concern");
+    // Another peer of one of the two is concerned as far as more went on around that one.
+    let cleo = connection(&mut client, "ada", "cleo", then).await;
+    assert_same(&cleo, &oracle.connection("ada", "cleo", from_wire(then)), "more went on around the owner");
     for days in [0, 1, 2, 3, 11, 12, 13, 40] {
         let found = connection(&mut client, "ada", "bob", day(days)).await;
         assert_same(&found, &oracle.connection("ada", "bob", from_wire(day(days))), &format!("day {days}"));
@@ -93,7 +97,7 @@ async fn in_the_far_future_nothing_is_left_but_the_prior() {
         record(&mut client, act(Kind::Help, "ada", "bob", day(days))).await;
     }
     let stranger = connection(&mut client, "ada", "nobody", day(10)).await.they_would_help.unwrap();
-    assert!((stranger.probability - 0.1).abs() < 1e-12);
+    assert!((stranger.probability - DEFAULT.prior).abs() < 1e-12);
     let mut last = f64::INFINITY;
     for days in [10, 40, 400, 4000, 100_000] {
         let bob = connection(&mut client, "ada", "bob", day(days)).await;

@@ -245,12 +245,12 @@ async fn the_ledger_is_the_truth_that_rebuild_goes_by() {
     }
     let before = rank(&mut client, "ada", day(40)).await;
     let well = on_database(&["rebuild", "--check"]).expect(0).out;
-    assert_eq!(well, "1 ties and 1 rhythms derived from the ledger.\nNo difference.\n");
+    assert_eq!(well, "1 ties and 2 rhythms derived from the ledger.\nNo difference.\n");
     let mut connection = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("UPDATE tie SET evidence[1] = 99; DELETE FROM rhythm").execute(&mut connection).await.unwrap();
     for _ in 0..2 {
         let found = on_database(&["rebuild", "--check"]).expect(3).out;
-        assert!(found.contains("1 in table tie: wrong\n1 in table rhythm: missing\nNothing was changed.\n"), "{found}");
+        assert!(found.contains("1 in table tie: wrong\n2 in table rhythm: missing\nNothing was changed.\n"), "{found}");
     }
     assert!(on_database(&["rebuild"]).expect(3).out.ends_with("All put right.\n"));
     assert!(on_database(&["rebuild"]).expect(0).out.ends_with("No difference.\n"));

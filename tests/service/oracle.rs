@@ -205,7 +205,7 @@ fn reasons(folded: &Folded, as_of: Timestamp) -> Vec<pb::Reason> {
     reasons
 }
 
-/// `HelpDays` is `REASON_FACTOR_HELP_DAYS` on the wire, and so on.
+/// `PromisesKept` is `REASON_FACTOR_PROMISES_KEPT` on the wire, and so on.
 fn factor_name(factor: rapport::scoring::Factor) -> String {
     format!("{factor:?}").chars().fold("REASON_FACTOR".to_owned(), |mut name, letter| {
         if letter.is_uppercase() {

@@ -45,9 +45,9 @@ async fn filled() -> PgConnection {
             false, NULL, NULL, (ARRAY['email', 'chat'])[n % 3], ARRAY['rust'], NULL, '\\x00', '2026-01-01 00:00+00'
             FROM generate_series(1, 100000) AS n;
         INSERT INTO tie SELECT 'one', 'p' || n / 25, 'p' || (n * 7 + 1) % 2000, '2024-01-01 00:00+00',
-            '2026-01-01 00:00+00', array_fill(1, ARRAY[17]), array_fill(0.5, ARRAY[6]), array_fill(0.5, ARRAY[21])
+            '2026-01-01 00:00+00', array_fill(1, ARRAY[17]), array_fill(0.5, ARRAY[3]), array_fill(0.5, ARRAY[14])
             FROM generate_series(0, 49999) AS n ON CONFLICT DO NOTHING;
-        INSERT INTO rhythm SELECT 'one', 'p' || n, '2026-01-01 00:00+00', true, true, array_fill(0.5, ARRAY[6])
+        INSERT INTO rhythm SELECT 'one', 'p' || n, '2026-01-01 00:00+00', array_fill(0.5, ARRAY[12])
             FROM generate_series(1, 20000) AS n;
         INSERT INTO commitment SELECT 'one', 'p' || n % 2000, 'p' || (n * 7 + 1) % 2000, 'i' || n,
             '2026-01-01 00:00+00', NULL, 1 FROM generate_series(1, 30000) AS n;
@@ -97,7 +97,7 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 25] = [
+const HOT: [(&[&str], &[&str]); 26] = [
     // Policies: the first of these is read for each ranking.
     (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
@@ -113,8 +113,9 @@ const HOT: [(&[&str], &[&str]); 25] = [
     (&["AS \"peer!\""], &["tie_key", "tie_recipient", "ledger_pair"]),
     // Past times and explanations.
     (&["JOIN ledger USING (tenant, actor, recipient)", "LIMIT $5"], &["ledger_pair", "interaction_time <="]),
-    (&["max(interaction_time)"], &["ledger_actor", "interaction_time <="]),
+    (&["max(interaction_time)"], &["ledger_pair", "ledger_recipient", "interaction_time <="]),
     (&["row_number()"], &["ledger_pair", "interaction_time <="]),
+    (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
     (&["INSERT INTO ledger"], &["Conflict Arbiter Indexes: ledger_key"]),
     (&["fingerprint, record_time", "JOIN ledger"], &["ledger_key"]),
@@ -130,10 +131,8 @@ const HOT: [(&[&str], &[&str]); 25] = [
         &["AS late (tenant, actor, recipient, day_start, day_end)"],
         &["ledger_pair", "interaction_time >=", "interaction_time <"],
     ),
-    (
-        &["AS late (tenant, actor, day_start, day_end, place)"],
-        &["ledger_actor", "interaction_time >=", "interaction_time <"],
-    ),
+    // All acts of a tenant, in their order.
+    (&["position) > ($2, $3)"], &["ledger_key", "(interaction_id, \"position\") > ROW("]),
 ];
 
 #[tokio::test]
