@@ -22,7 +22,7 @@ pub const MIN_PERSONS: usize = 20;
 /// The least connections that acted.
 pub const MIN_EVENTS: usize = 100;
 /// The most persons of one cut that are fitted on: more of them only take longer.
-const MOST_PERSONS: usize = 1000;
+const MOST_PERSONS: usize = 400;
 /// How many times over the surprise at what happened counts.
 const SURPRISE_WEIGHT: f64 = 30.0;
 const BASE_RANGE: (f64, f64) = (-20.0, 10.0);
@@ -34,7 +34,7 @@ const LEAST_HELP_WEIGHT: f64 = 0.1;
 const MAX_WEIGHT: f64 = 5.0;
 /// What evidence near nothing is still worth while fitting, so that no single surprise outweighs all else.
 const RAMP_FLOOR: f64 = 0.02;
-const STEPS: usize = 400;
+const STEPS: usize = 2000;
 /// The trials of the prior that are tried, most first: few, so that a promise or an answer to an ask still weighs.
 const TRIALS: [f64; 3] = [3.0, 2.0, 1.0];
 /// What part of persons the interval is to hold for.

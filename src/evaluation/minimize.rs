@@ -5,6 +5,9 @@
 const MEMORY: usize = 10;
 /// How much of the expected decrease is enough.
 const SUFFICIENT: f64 = 1e-4;
+/// How many steps may pass without the best value falling by more than this part of itself.
+const PATIENCE: usize = 40;
+const PROGRESS: f64 = 1e-6;
 const STEP_RANGE: [f64; 2] = [1e-10, 1e10];
 
 /// Where `function`, which tells its value and its gradient, is least within `bounds`, as far as `most` steps lead from
@@ -22,6 +25,7 @@ pub(super) fn minimize(
     let (mut value, mut gradient) = function(&point);
     let (mut best, mut recent) = ((value, point.clone()), vec![value]);
     let mut step = 1.0 / largest(&gradient).max(1.0);
+    let (mut mark, mut since) = (value, 0);
     for _ in 0..most {
         let target: Vec<f64> = point.iter().zip(&gradient).map(|(at, slope)| at - step * slope).collect();
         let direction: Vec<f64> = project(&target).iter().zip(&point).map(|(to, at)| to - at).collect();
@@ -49,6 +53,12 @@ pub(super) fn minimize(
         recent.push(value);
         if value < best.0 {
             best = (value, point.clone());
+        }
+        since += 1;
+        if best.0 < mark - PROGRESS * mark.abs() {
+            (mark, since) = (best.0, 0);
+        } else if since > PATIENCE {
+            break;
         }
     }
     best.1

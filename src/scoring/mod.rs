@@ -5,37 +5,65 @@
 //!
 //! # The model
 //!
-//! **Days.** Everything that one person does toward another on one UTC day is gathered in a [`DayCell`] first. Minutes of
-//! effort are divided by the size of the group an act reached, and presence is capped for the day. A day counts as active,
-//! as a day of help and as one of ideas to the degree `w` of its best act, at most 1, and each sum `m` of minutes earns the
-//! credit `w · ln(1 + m / (w · s))`: concave, so splitting an act earns nothing, and in total no more for many than for one.
+//! **Days.** Everything that one person does toward another on one UTC day is gathered in a [`DayCell`] first. A day counts
+//! as active, and as a day of help, to the degree `w` of its best act, at most 1: however many messages it held, it is one
+//! day. What an act reached many with is divided by their number. The `m` minutes of help of a day earn the credit
+//! `w · ln(1 + m / (w · s)) / ln(1 + 30 / s)` with `s` = 15 minutes, which is 1 for half an hour: concave, so splitting an act
+//! earns nothing, and in total no more for many than for one.
 //!
-//! **Ties.** A [`Tie`] keeps the sum of its days' evidence `Σ f(d) · 2^(−age(d) / H)` for each clock, with half-lives `H` of
-//! 3, 30 and 365 days. Such sums can be brought forward and added to in any order (*forward decay*: Cormode, Shkapenyuk,
-//! Srivastava and Xu, ICDE 2009). How promises and asks came out decays with a half-life of a year, harm with one of two.
+//! **Ties.** A [`Tie`] keeps the sum of its days `Σ f(d) · 2^(−age(d) / H)`, of attention `a` and of help `h`, for half-lives
+//! `H` of 1, 7, 30 and 365 days. Such sums can be brought forward and added to in any order (*forward decay*: Cormode,
+//! Shkapenyuk, Srivastava and Xu, ICDE 2009). How promises and asks came out decays with a half-life of a year, harm with
+//! one of two.
 //!
-//! **Intensity.** With `E` the evidence at the as-of time and `w ≥ 0` the weights of the [`Policy`], the willingness of x
-//! toward y starts from
+//! **Rhythms.** A person's [`Rhythm`] keeps the same sums over all ties of theirs: tie-days sent, received, and of help. Seen
+//! from one pair, what that pair did is taken out of it, so that nothing done within a pair changes what it is set against.
+//!
+//! **What counts.** Of x toward y, help counts as it is, and attention as far as it is returned, or as far as others answer x:
 //!
 //! ```text
-//! S = q_help · Σ w·(help days, help, ideas of x toward y)
-//!   + q_all  · Σ w·min(active days, presence of x toward y and of y toward x)
-//!   +          Σ w·(help days, help, ideas of y toward x)            (goodwill earned)
-//! λ = λ0 + κ · ln(1 + S / κ)
+//! c(x→y) = max(h(x→y), min(a(x→y), a(y→x) + φ(x) · a(x→y)))      φ(x) = min(1, 3 · received(x) / sent(x))
 //! ```
 //!
-//! `λ` stands for the expected number of effortful acts over the coming 30 days, and the prior belief is the chance of at
-//! least one of a Poisson number of them, `1 − exp(−λ)`. `q` dims what x showed y by x's own [`Rhythm`]: who has gone quiet
-//! toward everybody is less likely to help. `min` lets attention count only as far as it was returned.
+//! where `φ` looks at others than y on the longest clock. Somebody who pushes to thousands and is answered by nobody has
+//! `φ` = 0, and gains nothing by it anywhere.
 //!
-//! **Willingness.** The belief is a Beta distribution with `b0` fixed and `a = b0 · (exp(λ) − 1)`, whose mean is that prior
-//! belief, and which grows sharper with evidence. Promises kept and asks granted add to `a`; promises broken, asks declined,
+//! **Intensity.** The [`Terms`] are logarithms `ln(1 + v / ε)` of
+//!
+//! | terms | of | `ε` |
+//! |---|---|---|
+//! | `own_share`, `other_share`, each clock | `c(x→y)` and `c(y→x)`, divided by 1 + what y sends to and receives from others | 0.02 |
+//! | `own_30`, `own_365` | `c(x→y)` | 0.3 days |
+//! | `help_365` | `h(x→y)` | 0.3 days |
+//! | `around_7`, `around_30`, `around_365` | what x sends to others | 1 tie-day |
+//! | `helping_30`, `helping_365` | x's help to anybody | 1 tie-day |
+//! | `other_sent_30`, `other_received_30` | what goes on around y: it moves probabilities, not rankings | 1 tie-day |
+//!
+//! and with weights `w ≥ 0` of the [`Policy`] the expected number of effortful acts of x toward y within the horizon (30 days
+//! unless the policy says otherwise) is
+//!
+//! ```text
+//! λ = λ0 + S / (S + 0.01) · exp(b + Σ w·term)      S = c(x→y) + c(y→x) on the longest clock
+//! ```
+//!
+//! a log-linear (Cobb-Douglas) rate above that of strangers, `λ0`, to which it returns as evidence fades. The chance of at
+//! least one such act, if they come as a Poisson process, is `1 − exp(−λ)`.
+//!
+//! **Willingness.** The belief is a Beta distribution with `b0` fixed and `a = b0 · (exp(λ) − 1)`, whose mean is that
+//! chance, and which grows sharper with evidence. Promises kept and asks granted add to `a`; promises broken, asks declined,
 //! commitments left open, promotions and violations add to `b`. Reported are the mean `a / (a + b)` and the 80 % score
 //! interval for `a` successes in `a + b` trials (Wilson, JASA 1927); rankings go by its lower end.
 //!
+//! **The event.** A willingness of x toward y is the probability that x, within the horizon, does something for y: help, an
+//! introduction, an endorsement, a promise kept or an ask granted; in a history that knows no help, any act toward y but a
+//! reaction.
+//!
 //! Every way in which `a` or `b` changes is monotone, and with it the laws: more help never lowers a willingness, a
-//! violation never raises one, silence leads back to the prior, and only a no or broken
-//! trust leads below it.
+//! violation never raises one, silence leads back to the prior, and only a no or broken trust leads below it.
+//!
+//! **State.** A tie keeps 14 sums, 3 numbers of its open day and 17 counters, a rhythm 12 sums: 204 and 96 bytes of numbers.
+//! An act changes one tie and two rhythms, however long their histories. How the weights of [`DEFAULT`] were found, and how
+//! they do on real histories, is told in [`evaluation`](crate::evaluation).
 
 mod commitment;
 mod credit;

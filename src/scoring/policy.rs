@@ -76,7 +76,8 @@ pub struct Policy {
     pub broken_from: f64,
 }
 
-/// The built-in policy.
+/// The built-in policy. Its weights, base and prior are fitted; how is told in [`evaluation`](crate::evaluation). `REAL`
+/// begins where an act within half a year is likelier than not, `1 − (1 − p)^6 ≥ 1/2`.
 pub static DEFAULT: Policy = Policy {
     version: Cow::Borrowed("default-1"),
     horizon_days: 30.0,
