@@ -18,9 +18,9 @@ use super::{Candidate, Snapshot, coverage, minimize::minimize, number};
 /// How many persons' worth of evidence it takes to move the weights half of the way.
 pub const SHRINKAGE: f64 = 1.0;
 /// The least persons, with some who acted and some who did not, that a fit takes.
-pub const MIN_PERSONS: usize = 20;
+pub const MIN_PERSONS: usize = 10;
 /// The least connections that acted.
-pub const MIN_EVENTS: usize = 100;
+pub const MIN_EVENTS: usize = 30;
 /// The most persons of one cut that are fitted on: more of them only take longer.
 const MOST_PERSONS: usize = 400;
 /// How many times over the surprise at what happened counts.
