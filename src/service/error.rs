@@ -54,7 +54,8 @@ impl From<StoreError> for ServiceError {
             | StoreError::Silent
             | StoreError::Raced
             | StoreError::Unwanted
-            | StoreError::Schema { .. } => Self::Unavailable(error.into()),
+            | StoreError::Schema { .. }
+            | StoreError::Underived => Self::Unavailable(error.into()),
             StoreError::TooLarge(_) => Self::HistoryTooLarge(error.into()),
             StoreError::Inconsistent { .. }
             | StoreError::NoRandomness

@@ -42,6 +42,9 @@ pub enum StoreError {
         /// The version needed.
         needed: i64,
     },
+    /// The schema is new, and what an older one kept is still to be derived from the ledger.
+    #[error("the database is still to be derived from its ledger; run `rapport migrate`")]
+    Underived,
     /// Anything else, a defect of this program or of the schema.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),

@@ -54,6 +54,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const ACTS_AT_ONCE: i64 = 10_000;
 /// The version of the schema since which ties and rhythms are kept as this program keeps them.
 const DERIVED_SINCE: i64 = 3;
+/// The name of the mark of a database whose ties and rhythms are still to be derived for that.
+const UNDERIVED: &str = "underived";
 /// The name of the key that seals page tokens.
 const PAGE_TOKEN_KEY: &str = "page-token";
 /// Begins reads that belong together.
@@ -92,23 +94,21 @@ impl Store {
         self.policy
     }
 
-    /// Brings the schema to the version of this program, and derives from the ledger what an older one kept otherwise.
+    /// Brings the schema to the version of this program, and derives from the ledger what an older one kept otherwise. When
+    /// that was interrupted, the next one does it.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let mut connection = PgConnection::connect_with(&without_timeouts(&self.pool)).await?;
-        let before = schema_version(&mut connection).await?;
+        if (1..DERIVED_SINCE).contains(&schema_version(&mut connection).await?) {
+            set_once(&mut connection, UNDERIVED, &[]).await?;
+        }
         MIGRATIONS.run(&mut connection).await?;
-        if (1..DERIVED_SINCE).contains(&before) {
+        if server_key(&mut connection, UNDERIVED).await?.is_some() {
             self.rebuild(true, |_| {}).await?;
+            sqlx::query!("DELETE FROM server_key WHERE name = $1", UNDERIVED).execute(&mut connection).await?;
         }
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|_| StoreError::NoRandomness)?;
-        sqlx::query!(
-            "INSERT INTO server_key (name, content) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-            PAGE_TOKEN_KEY,
-            key.as_slice(),
-        )
-        .execute(&mut connection)
-        .await?;
+        set_once(&mut connection, PAGE_TOKEN_KEY, &key).await?;
         Ok(connection.close().await?)
     }
 
@@ -123,13 +123,19 @@ impl Store {
         lease.unwrap_or(Err(StoreError::Unwanted))
     }
 
-    /// Fails unless the schema is the one that this program needs.
+    /// Fails unless the schema is the one that this program needs, with everything in it that is derived from the ledger.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
         let mut lease = self.lease().await?;
-        let found = within(schema_version(&mut lease)).await;
-        let found = lease.end(found)?;
-        if found == needed { Ok(()) } else { Err(StoreError::Schema { found, needed }) }
+        let checked = within(async {
+            match schema_version(&mut lease).await? {
+                found if found != needed => Err(StoreError::Schema { found, needed }),
+                _ if server_key(&mut lease, UNDERIVED).await?.is_some() => Err(StoreError::Underived),
+                _ => Ok(()),
+            }
+        });
+        let checked = checked.await;
+        lease.end(checked)
     }
 
     /// Fails unless the database answers.
@@ -144,8 +150,7 @@ impl Store {
     pub async fn page_token_key(&self) -> Result<Vec<u8>, StoreError> {
         let mut lease = self.lease().await?;
         let key = within(async {
-            sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", PAGE_TOKEN_KEY)
-                .fetch_optional(&mut *lease)
+            server_key(&mut lease, PAGE_TOKEN_KEY)
                 .await?
                 .ok_or(StoreError::Inconsistent { table: "server_key", what: "no key for page tokens" })
         });
@@ -265,6 +270,23 @@ async fn schema_version(connection: &mut PgConnection) -> Result<i64, StoreError
         .fetch_one(connection)
         .await?;
     Ok(version.unwrap_or(0))
+}
+
+/// What all servers of the database share under a name.
+async fn server_key(connection: &mut PgConnection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let content = sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", name);
+    Ok(content.fetch_optional(connection).await?)
+}
+
+/// Lets all servers of the database share something under a name, unless there is something already.
+async fn set_once(connection: &mut PgConnection, name: &str, content: &[u8]) -> Result<(), StoreError> {
+    let insert = sqlx::query!(
+        "INSERT INTO server_key (name, content) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        name,
+        content,
+    );
+    insert.execute(connection).await?;
+    Ok(())
 }
 
 /// Migrations may take as long as they need.

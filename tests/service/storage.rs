@@ -1,14 +1,23 @@
 //! The schema and its life: made once, made twice, made at once by many, not yet made.
 
-use rapport::{domain::Kind, rpc::pb, scoring::DEFAULT, service::Clock, store::Store};
+use rapport::{
+    domain::Kind,
+    rpc::pb,
+    scoring::DEFAULT,
+    service::Clock,
+    store::{Store, StoreError},
+};
 use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{
-    act, channel, client_of, config, connection, database, day, document, policies_of, rank, ready, reason, record,
-    start, try_record,
+use crate::{
+    harness::{
+        act, channel, client_of, config, connection, database, day, document, policies_of, rank, ready, reason, record,
+        start, try_record,
+    },
+    oracle::assert_same,
 };
 
 #[tokio::test]
@@ -38,6 +47,59 @@ async fn many_can_migrate_at_once() {
     let mut keys = vec![one, two, three, four];
     keys.dedup();
     assert_eq!(keys.len(), 1, "all servers share one key");
+}
+
+/// A database as version 2 of the schema left it, with the ledger of another one.
+async fn of_version_2(other: &str) -> (String, PgConnection) {
+    let url = database(false).await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut migrations = sqlx::migrate!("src/store/migrations");
+    migrations.migrations.to_mut().retain(|migration| migration.version <= 2);
+    migrations.run(&mut connection).await.unwrap();
+    let mut other = PgConnection::connect(other).await.unwrap();
+    let rows: Vec<String> = sqlx::query_scalar("SELECT ledger::text FROM ledger").fetch_all(&mut other).await.unwrap();
+    sqlx::query("INSERT INTO ledger SELECT (row).* FROM (SELECT UNNEST($1::text[])::ledger AS row) AS rows")
+        .bind(rows)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let old = "INSERT INTO rhythm VALUES ('one', 'bob', '2026-01-01 00:00+00', true, true, array_fill(1.0, ARRAY[6]))";
+    sqlx::raw_sql(old).execute(&mut connection).await.unwrap();
+    (url, connection)
+}
+
+#[tokio::test]
+async fn what_an_older_schema_kept_is_derived_again_also_after_an_interruption() {
+    let new = database(true).await;
+    let app = start(config(new.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    for (number, peer) in [(0, "bob"), (1, "cleo"), (1, "bob"), (9, "dan")] {
+        record(&mut client, act(Kind::Help, peer, "ada", day(number))).await;
+        record(&mut client, act(Kind::Ask, "ada", peer, day(number))).await;
+    }
+    let (url, mut connection) = of_version_2(&new).await;
+    let store = Store::new(&url, 2, &DEFAULT).unwrap();
+    assert!(matches!(store.check_schema().await, Err(StoreError::Schema { found: 2, .. })));
+    let interrupt = "CREATE FUNCTION interrupt() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE disk_full; END';
+                     CREATE TRIGGER interrupt BEFORE INSERT ON rhythm EXECUTE FUNCTION interrupt()";
+    sqlx::raw_sql(interrupt).execute(&mut connection).await.unwrap();
+    let waiting = rapport::app::App::start(config(url.clone()), Clock::system()).await.unwrap();
+    for _ in 0..2 {
+        store.migrate().await.unwrap_err();
+        assert!(
+            matches!(store.check_schema().await, Err(StoreError::Underived)),
+            "nobody serves what is not all there"
+        );
+    }
+    sqlx::raw_sql("DROP TRIGGER interrupt ON rhythm").execute(&mut connection).await.unwrap();
+    store.migrate().await.unwrap();
+    store.check_schema().await.unwrap();
+    ready(waiting.address()).await;
+    let mut migrated = client_of(waiting.address(), "one");
+    let (found, wanted) = (rank(&mut migrated, "ada", day(10)).await, rank(&mut client, "ada", day(10)).await);
+    assert_eq!((found.len(), wanted.len()), (3, 3));
+    found.iter().zip(&wanted).for_each(|(found, wanted)| assert_same(found, wanted, "derived again"));
+    assert_eq!(store.rebuild(false, |_| {}).await.unwrap().differences, [].into());
 }
 
 #[tokio::test]
