@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::evaluation::Trial;
+use crate::scoring::{DEFAULT, Policy};
 
 use super::{
     Failure, Finished, fit,
-    history::{HistoryArguments, PlanArguments, Progress},
+    history::{self, HistoryArguments, PlanArguments},
     print, report,
 };
 
@@ -35,15 +35,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
-    let mut policies =
-        arguments.policy.iter().map(|file| fit::read_policy(Some(file))).collect::<Result<Vec<_>, _>>()?;
-    policies.push(fit::read_policy(None)?);
+    let policies = policies(&arguments.policy)?;
     let (title, history) = arguments.history.read().await?;
     let plan = arguments.plan.plan(&history)?;
-    let progress = Progress::start("cutting the history", plan.cuts);
-    let trial = Trial::new(&history, plan, &policies[0], |done| progress.show(done));
-    progress.finish();
-    let found = trial.report(&title, &policies.iter().collect::<Vec<_>>());
+    // What ties keep is the same in all policies, so one of them can replay for all.
+    let trial = history::cut(&history, plan, &DEFAULT);
+    let found = history::at_work("comparing with the published rules", || {
+        trial.report(&title, &policies.iter().collect::<Vec<_>>())
+    });
     if let Some(file) = &arguments.html {
         fit::write(file, &report::to_html(&found))?;
         print::progress(format_args!("The page is in {}.", file.display()));
@@ -54,4 +53,20 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         report::print_table(&found);
     }
     Ok(Finished::Well)
+}
+
+/// The policies in these files and the built-in one, last, each with a name of its own.
+fn policies(files: &[PathBuf]) -> Result<Vec<Policy>, Failure> {
+    let mut policies: Vec<Policy> = Vec::new();
+    for file in files.iter().map(|file| Some(file.as_path())).chain([None]) {
+        let mut policy = fit::read_policy(file)?;
+        let others = policies.iter().filter(|other| other.version == policy.version).count();
+        if others > 0 {
+            // A report tells models apart by their names.
+            let place = file.map_or_else(|| "built in".to_owned(), |file| file.display().to_string());
+            policy.version = format!("{}, {place}", policy.version).into();
+        }
+        policies.push(policy);
+    }
+    Ok(policies)
 }

@@ -13,6 +13,7 @@ mod policy;
 mod print;
 mod rank;
 mod rebuild;
+mod recipe;
 mod report;
 mod sample;
 mod serve;
