@@ -1,4 +1,5 @@
-//! `rapport policy`: publish scoring policies, look at them, and go back to one that was in use before.
+//! `rapport policy`: publish scoring policies, look at them, and go back to one that was in use before. Whether one ranks
+//! well enough to be published is judged here, on a history that its user has; the server only checks that it is sound.
 
 use std::{
     fs::File,
@@ -9,13 +10,19 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{rpc::pb, service::MAX_DOCUMENT_BYTES};
+use crate::{evaluation::report::ModelScores, rpc::pb, scoring::Policy, service::MAX_DOCUMENT_BYTES};
 
 use super::{
     Failure, Finished,
     client::{Server, ServerArguments},
+    fit,
+    history::{self, PlanArguments},
+    import::ReadingArguments,
     print,
 };
+
+/// By what part of its NDCG a policy may fall behind the one in use and still be published: less than chance makes of it.
+const TOLERATED: f64 = 0.005;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -50,6 +57,29 @@ struct PublishArguments {
     json: bool,
     #[command(flatten)]
     server: ServerArguments,
+    #[command(flatten)]
+    judging: JudgingArguments,
+}
+
+/// What a policy is held against the one in use on.
+#[derive(Args, Debug)]
+#[command(
+    next_help_heading = "Comparison with the policy in use",
+    mut_group("ReadingArguments", |group| group.requires("history")),
+    mut_group("PlanArguments", |group| group.requires("history"))
+)]
+struct JudgingArguments {
+    /// Compare it with the policy in use first, on this file of interactions as `rapport backtest` takes it, and refuse it
+    /// when its NDCG@10 is lower by more than 0.5 %; - reads standard input. Without a history nothing is compared
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    #[command(flatten)]
+    reading: ReadingArguments,
+    #[command(flatten)]
+    plan: PlanArguments,
+    /// Publish it however it compares
+    #[arg(long, requires = "history")]
+    force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -82,20 +112,92 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
 }
 
 async fn publish(arguments: PublishArguments) -> Result<Finished, Failure> {
+    if arguments.judging.history.as_deref() == Some(Path::new("-")) && arguments.file == Path::new("-") {
+        return Err("the policy and the history cannot both be read from standard input".into());
+    }
     let mut server = arguments.server.server()?;
+    let document = read(&arguments.file)?;
+    let force = arguments.judging.force;
+    let compared = arguments.judging.compare(&mut server, &document, &arguments.file).await?;
+    if let Some(compared) = &compared {
+        if !arguments.json {
+            compared.print();
+        }
+        if let (Some(objection), false) = (compared.objection(), force) {
+            return Err(format!("{objection}; --force publishes it all the same").into());
+        }
+    }
     let request = pb::PublishPolicyRequest {
-        policy: Some(pb::Policy { document: read(&arguments.file)?, ..pb::Policy::default() }),
+        policy: Some(pb::Policy { document, ..pb::Policy::default() }),
         put_to_use: Some(!arguments.keep_aside),
         validate_only: arguments.validate_only,
     };
     let answer = send(&mut server, request).await?;
     if arguments.json {
-        let policy = answer.policy.as_ref().map(policy);
-        print::json(&json!({ "policy": policy, "replayed": answer.replayed }));
+        let mut json = json!({ "policy": answer.policy.as_ref().map(policy), "replayed": answer.replayed });
+        if let Some(compared) = compared {
+            json["comparison"] = json!(compared.models);
+        }
+        print::json(&json);
     } else {
         print::line(published(&answer, arguments.validate_only));
     }
     Ok(Finished::Well)
+}
+
+/// How the policy to publish and the one in use did on a history.
+struct Compared {
+    /// What the history is called.
+    history: String,
+    /// The one to publish, then the one in use; none when the history shows nothing about rankings.
+    models: Vec<ModelScores>,
+}
+
+impl JudgingArguments {
+    /// Holds the policy in a document against the one in use; nothing without a history.
+    async fn compare(self, server: &mut Server, document: &str, file: &Path) -> Result<Option<Compared>, Failure> {
+        let Some(history) = self.history else { return Ok(None) };
+        let new = fit::parse_policy(document, &file.display().to_string())?;
+        let used = get(server, String::new()).await?;
+        let used = fit::parse_policy(&used.document, &format!("to this program, {}, the one in use,", used.version))?;
+        // They may have the same name, and a report tells models apart by it.
+        let used = Policy { version: format!("{}, in use", used.version).into(), ..used };
+        let (title, history) = history::read_file(history, self.reading).await?;
+        let plan = self.plan.plan(&history)?;
+        let trial = history::cut(&history, plan, &new);
+        let report = history::at_work("comparing with the policy in use", || trial.report(&title, &[&new, &used]));
+        let names = [&new, &used].map(|policy| format!("Rapport {}", policy.version));
+        let models = report.overall.into_iter().filter(|model| names.contains(&model.name)).collect();
+        Ok(Some(Compared { history: title, models }))
+    }
+}
+
+impl Compared {
+    fn print(&self) {
+        let known = |value: Option<f64>| value.map(|value| format!("{value:.3}")).unwrap_or_default();
+        let row = |model: &ModelScores| {
+            let numbers = [Some(model.ndcg10), model.brier, model.calibration_error].map(known);
+            numbers.into_iter().chain([model.name.clone()]).collect()
+        };
+        print::table(&["NDCG@10", "Brier", "calibration", "model"], 0..3, self.models.iter().map(row).collect());
+    }
+
+    /// What speaks against publishing it.
+    fn objection(&self) -> Option<String> {
+        let Self { history, models } = self;
+        let [new, used] = &models[..] else {
+            return Some(format!(
+                "{history} cannot tell them apart: at none of its reported cuts has anybody connections of both kinds, \
+                 such as acted within the horizon and such as did not"
+            ));
+        };
+        (new.ndcg10 < used.ndcg10 * (1.0 - TOLERATED)).then(|| {
+            format!(
+                "{} ranks {history} worse than {}: NDCG@10 of {:.4} against {:.4}",
+                new.name, used.name, new.ndcg10, used.ndcg10
+            )
+        })
+    }
 }
 
 async fn send(server: &mut Server, request: pb::PublishPolicyRequest) -> Result<pb::PublishPolicyResponse, Failure> {
@@ -158,15 +260,20 @@ async fn all(server: &mut Server) -> Result<Vec<pb::Policy>, Failure> {
 
 async fn show(arguments: VersionArguments) -> Result<Finished, Failure> {
     let mut server = arguments.server.server()?;
-    let request = server.request(pb::GetPolicyRequest { version: arguments.version.unwrap_or_default() });
-    let answer = server.policies.get_policy(request).await;
-    let found = answer.map_err(|status| server.failure(&status))?.into_inner().policy.unwrap_or_default();
+    let found = get(&mut server, arguments.version.unwrap_or_default()).await?;
     if arguments.json {
         print::json(&json!({ "policy": policy(&found) }));
     } else {
         print::line(found.document.trim_end());
     }
     Ok(Finished::Well)
+}
+
+/// A version with its document; the one in use for the empty name.
+async fn get(server: &mut Server, version: String) -> Result<pb::Policy, Failure> {
+    let request = server.request(pb::GetPolicyRequest { version });
+    let answer = server.policies.get_policy(request).await;
+    Ok(answer.map_err(|status| server.failure(&status))?.into_inner().policy.unwrap_or_default())
 }
 
 async fn roll_back(arguments: VersionArguments) -> Result<Finished, Failure> {
