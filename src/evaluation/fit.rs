@@ -34,7 +34,7 @@ const LEAST_HELP_WEIGHT: f64 = 0.1;
 const MAX_WEIGHT: f64 = 5.0;
 /// What evidence near nothing is still worth while fitting, so that no single surprise outweighs all else.
 const RAMP_FLOOR: f64 = 0.02;
-const STEPS: usize = 2000;
+const STEPS: usize = 500;
 /// The trials of the prior that are tried, most first: few, so that a promise or an answer to an ask still weighs.
 const TRIALS: [f64; 3] = [3.0, 2.0, 1.0];
 /// What part of persons the interval is to hold for.

@@ -7,7 +7,7 @@ const MEMORY: usize = 10;
 const SUFFICIENT: f64 = 1e-4;
 /// How many steps may pass without the best value falling by more than this part of itself.
 const PATIENCE: usize = 40;
-const PROGRESS: f64 = 1e-6;
+const PROGRESS: f64 = 1e-5;
 const STEP_RANGE: [f64; 2] = [1e-10, 1e10];
 
 /// Where `function`, which tells its value and its gradient, is least within `bounds`, as far as `most` steps lead from
