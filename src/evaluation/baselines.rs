@@ -86,8 +86,8 @@ pub fn dotalign(history: PairHistory<'_>) -> f64 {
     };
     let points = 1.0 + number(history.theirs.len().min(history.yours.len()));
     let days = theirs.max(yours);
-    let lost = 0.75 * (days / (2.0 * YEAR)).min(1.0) + 0.25 * (days / (6.0 * YEAR)).min(1.0);
-    (points.min(100.0) * (1.0 - lost)).max(1.0)
+    let faded = 0.75 * (days / (2.0 * YEAR)).min(1.0) + 0.25 * (days / (6.0 * YEAR)).min(1.0);
+    (points.min(100.0) * (1.0 - faded)).max(1.0)
 }
 
 /// The relationship score of the personal CRM PingCRM, a whole number in 0 to 10: points for reciprocity (0–4), recency

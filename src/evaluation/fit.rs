@@ -133,7 +133,7 @@ fn learned(sets: &[FitSet<'_>], grouped: &[Cuts<'_>], start: &Policy, shrink: f6
     let mut bounds = vec![(0.0, MAX_WEIGHT); TERMS];
     bounds[HELP].0 = LEAST_HELP_WEIGHT;
     bounds.extend([BASE_RANGE, (PRIOR_RANGE.0.ln(), PRIOR_RANGE.1.ln())]);
-    let found = minimize(loss, from, &bounds, STEPS);
+    let found = minimize(loss, &from, &bounds, STEPS);
     let mut weights = start.weights;
     weights.copy_from_slice(&found[..TERMS]);
     Policy { weights, base: found[BASE], prior: -(-found[PRIOR].exp()).exp_m1(), ..start.clone() }
@@ -156,7 +156,9 @@ fn add_rankings(cuts: &Cuts<'_>, weight: f64, at: &[f64], sum: &mut Sum) {
     let used = cuts.iter().filter(|persons| !persons.is_empty()).count();
     for persons in cuts.iter().filter(|persons| !persons.is_empty()) {
         let part = weight / number(used) / number(persons.len());
-        persons.iter().for_each(|person| person.add_loss(part, at, sum));
+        for person in persons {
+            person.add_loss(part, at, sum);
+        }
     }
 }
 

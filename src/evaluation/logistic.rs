@@ -110,9 +110,9 @@ impl Problem<'_> {
         let mut loss = self.loss(&solution);
         for _ in 0..STEPS {
             let step = self.step(&solution)?;
-            let Some((better, less)) = self.gain(&solution, &step, loss) else { break };
-            let gained = loss - less;
-            (solution, loss) = (better, less);
+            let Some((better, lowered)) = self.gain(&solution, &step, loss) else { break };
+            let gained = loss - lowered;
+            (solution, loss) = (better, lowered);
             if gained <= TOLERANCE * loss.max(1.0) {
                 break;
             }
@@ -125,9 +125,9 @@ impl Problem<'_> {
         let mut factor = 1.0;
         for _ in 0..HALVINGS {
             let there: Vec<f64> = from.iter().zip(step).map(|(value, step)| value + factor * step).collect();
-            let less = self.loss(&there);
-            if less < loss {
-                return Some((there, less));
+            let lowered = self.loss(&there);
+            if lowered < loss {
+                return Some((there, lowered));
             }
             factor /= 2.0;
         }

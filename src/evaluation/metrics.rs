@@ -39,7 +39,7 @@ impl Ranking {
     /// no number counts as the lowest. `None` when all are relevant or none is: every order is then as good as any other.
     pub fn new(scores: &[f64], relevant: &[bool]) -> Option<Self> {
         let groups: Vec<Equals> =
-            sorted(scores, relevant, f64::NEG_INFINITY).chunk_by(|a, b| equal(a, b)).rev().map(Equals::of).collect();
+            sorted(scores, relevant, f64::NEG_INFINITY).chunk_by(equal).rev().map(Equals::of).collect();
         let all = groups.iter().fold(Equals::default(), Equals::and);
         (0 < all.relevant && all.relevant < all.count).then_some(Self { groups, all })
     }
@@ -336,12 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn intervals_cover_a_persons_share() {
+    fn intervals_cover_as_many_as_came_out() {
         let forecast = |lower, upper, relevant| Forecast { lower, upper, relevant };
-        // One of two lies within [0.3, 0.6]; none of two does not lie within [0.1, 0.4].
+        // One of two lies within 0.6 to 1.2; two of two do not lie within 0.2 to 0.8, nor none within 1.2 to 1.6.
         let covered = [forecast(0.2, 0.5, true), forecast(0.4, 0.7, false)];
-        let missed = [forecast(0.1, 0.4, false), forecast(0.1, 0.4, false)];
-        close(interval_coverage([&covered[..], &missed, &[]]).unwrap(), 0.5);
+        let over = [forecast(0.1, 0.4, true), forecast(0.1, 0.4, true)];
+        let under = [forecast(0.6, 0.8, false), forecast(0.6, 0.8, false)];
+        close(interval_coverage([&covered[..], &over, &under, &[]]).unwrap(), 1.0 / 3.0);
         assert_eq!(interval_coverage([&[][..]]), None);
     }
 }

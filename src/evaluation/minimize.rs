@@ -14,14 +14,14 @@ const STEP_RANGE: [f64; 2] = [1e-10, 1e10];
 /// `start`.
 pub(super) fn minimize(
     mut function: impl FnMut(&[f64]) -> (f64, Vec<f64>),
-    start: Vec<f64>,
+    start: &[f64],
     bounds: &[(f64, f64)],
     most: usize,
 ) -> Vec<f64> {
     let project = |point: &[f64]| -> Vec<f64> {
         point.iter().zip(bounds).map(|(value, (least, largest))| value.clamp(*least, *largest)).collect()
     };
-    let mut point = project(&start);
+    let mut point = project(start);
     let (mut value, mut gradient) = function(&point);
     let (mut best, mut recent) = ((value, point.clone()), vec![value]);
     let mut step = 1.0 / largest(&gradient).max(1.0);
@@ -84,9 +84,9 @@ mod tests {
             let value = (x - 3.0).powi(2) + 10.0 * (y + 1.0).powi(2) + x * y;
             (value, vec![2.0 * (x - 3.0) + y, 20.0 * (y + 1.0) + x])
         };
-        let free = minimize(function, vec![0.0, 0.0], &[(-9.0, 9.0); 2], 200);
+        let free = minimize(function, &[0.0, 0.0], &[(-9.0, 9.0); 2], 200);
         assert!((2.0 * (free[0] - 3.0) + free[1]).abs() < 1e-6 && (20.0 * (free[1] + 1.0) + free[0]).abs() < 1e-6);
-        let bounded = minimize(function, vec![9.0, 9.0], &[(0.0, 9.0); 2], 200);
+        let bounded = minimize(function, &[9.0, 9.0], &[(0.0, 9.0); 2], 200);
         assert!((bounded[0] - 3.0).abs() < 1e-6 && bounded[1].abs() < 1e-12);
     }
 }

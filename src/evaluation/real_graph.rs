@@ -33,9 +33,8 @@ const DAILY_DECAY: f64 = 0.955;
 /// pair has known the other.
 pub fn real_graph_features(history: PairHistory<'_>) -> [f64; 12] {
     let known = history.theirs.iter().chain(history.yours).copied().fold(0.0, f64::max).floor();
-    let [a, b, c, d, e, f] = direction(history.theirs, known);
-    let [g, h, i, j, k, l] = direction(history.yours, known);
-    [a, b, c, d, e, f, g, h, i, j, k, l].map(f64::ln_1p)
+    let both = [direction(history.theirs, known), direction(history.yours, known)];
+    std::array::from_fn(|place| both[place / 6][place % 6].ln_1p())
 }
 
 /// The features of one direction between people who have known each other for that many days.

@@ -109,26 +109,26 @@ pub static DEFAULT: Policy = Policy {
     ask_due_days: 14,
     base: -6.223,
     weights: [
-        0.07324,   // own_share_1
-        0.1504,    // own_share_7
-        0.0,       // own_share_30
-        0.0,       // own_share_365
-        0.1809,    // other_share_1
-        0.04643,   // other_share_7
-        0.165,     // other_share_30
-        0.172,     // other_share_365
-        0.2054,    // own_30
-        0.5637,    // own_365
-        0.1,       // help_365
-        0.01246,   // around_7
-        0.2597,    // around_30
-        0.0006547, // around_365
-        0.1214,    // helping_30
-        0.0,       // helping_365
-        0.05132,   // other_sent_30
-        0.465,     // other_received_30
+        0.07324, // own_share_1
+        0.1504,  // own_share_7
+        0.0,     // own_share_30
+        0.0,     // own_share_365
+        0.1809,  // other_share_1
+        0.04643, // other_share_7
+        0.165,   // other_share_30
+        0.172,   // other_share_365
+        0.2054,  // own_30
+        0.5637,  // own_365
+        0.1,     // help_365
+        0.01246, // around_7
+        0.2597,  // around_30
+        0.0,     // around_365
+        0.1214,  // helping_30
+        0.0,     // helping_365
+        0.05132, // other_sent_30
+        0.465,   // other_received_30
     ],
-    prior: 0.002755,
+    prior: 0.002_755,
     prior_trials: 3.0,
     kept: 1.0,
     granted: 1.0,

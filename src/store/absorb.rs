@@ -247,7 +247,9 @@ async fn absorb_rhythms(
         let target = if known.is_some() { &mut changed } else { &mut new };
         let first_time = days.iter().map(|(last_time, _)| *last_time).min().unwrap_or(Timestamp::MIN);
         let mut rhythm = known.unwrap_or_else(|| Rhythm::empty(first_time));
-        days.iter().for_each(|(last_time, gained)| rhythm.absorb(*last_time, gained, policy));
+        for (last_time, gained) in &days {
+            rhythm.absorb(*last_time, gained, policy);
+        }
         target.insert(key, rhythm);
     }
     rhythm::insert(connection, &new).await?;

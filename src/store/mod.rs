@@ -231,7 +231,9 @@ impl Store {
             let mut lease = self.lease().await?;
             let read = within(history::acts_of_tenant(&mut lease, tenant, &from, ACTS_AT_ONCE)).await;
             let (acts, next) = lease.end(read)?;
-            acts.into_iter().for_each(|(key, act)| hand_on(key, act));
+            for (key, act) in acts {
+                hand_on(key, act);
+            }
             after = next;
         }
         Ok(())
