@@ -27,7 +27,7 @@ use super::{
 
 #[derive(Args, Debug)]
 pub(super) struct RecipeArguments {
-    /// Fit one policy to several histories, listed in a JSON file: {"sets": [{"name": …, "file": …, "columns": {…},
+    /// Fit one policy to several histories, listed in a JSON file: {"sets": [{"name": …, "source": …, "file": …, "columns": {…},
     /// "kinds": {…}, "horizon_days": …, "weight": …, "family": …}, …]}; files are looked for beside it, or below --sets
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "tenant"])]
     recipe: Option<PathBuf>,
@@ -50,6 +50,9 @@ struct Recipe {
 #[serde(deny_unknown_fields)]
 struct Set {
     name: String,
+    /// Where it is from, for people.
+    #[serde(default, rename = "source")]
+    _source: String,
     file: PathBuf,
     columns: BTreeMap<String, String>,
     kinds: BTreeMap<String, String>,
@@ -191,4 +194,18 @@ fn row(report: &Report) -> Vec<String> {
         number(&report.reference, brier),
         report.interval_coverage.map(|coverage| format!("{coverage:.2}")).unwrap_or_default(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipe_of_the_built_in_policy_is_well_formed() {
+        let recipe: Recipe = serde_json::from_str(include_str!("../evaluation/recipe.json")).unwrap();
+        assert!(recipe.sets.len() >= 8);
+        for set in recipe.sets {
+            assert!(ReadingArguments::new(&set.columns, &set.kinds).is_ok(), "{}", set.name);
+        }
+    }
 }

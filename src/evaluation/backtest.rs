@@ -92,7 +92,7 @@ impl<'a> Trial<'a> {
             title: title.to_owned(),
             history: self.summary(),
             horizon_days: self.plan.horizon_days,
-            relevance: format!("{} within {} days", self.plan.event.name(), self.plan.horizon_days),
+            relevance: self.plan.event.name().to_owned(),
             seed: 0,
             subject: models.first().map(|(name, _)| name.clone()).unwrap_or_default(),
             reference: REFERENCE.to_owned(),
