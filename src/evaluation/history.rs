@@ -15,7 +15,7 @@ pub const MIN_CONNECTIONS: usize = 5;
 const CUT_RANGE: [f64; 2] = [0.30, 0.97];
 const DAY_MICROS: i64 = 86_400_000_000;
 
-/// A person, by their place among [`History::persons`].
+/// A person, by their place among those of its [`History`].
 pub type Person = u32;
 
 /// Everything that a tenant's people did, by tie and time.
