@@ -130,3 +130,17 @@ fn harm_fades_no_faster_for_what_is_done_today() {
         neither_higher(&harmed(kind).with(THEY, act(today, now)), &harmed(kind)).unwrap();
     }
 }
+
+/// Every day a message to each of thousands, whom nobody answers: to each of them they stay a stranger.
+#[test]
+fn a_bot_that_pushes_to_thousands_gains_nothing() {
+    let days = || 0..200_i64;
+    let pushes = days().map(|days| act(Kind::Message, day(days))).collect();
+    let mut history = History::new([pushes, Vec::new()], day(200));
+    let all = days().flat_map(|days| std::iter::repeat_n((day(days), Kind::Message), 50));
+    history.elsewhere[THEY] = all.collect();
+    let stranger = History::new(Default::default(), day(200));
+    for who in [THEY, YOU] {
+        assert_eq!(history.willingness(who), stranger.willingness(who));
+    }
+}
