@@ -75,23 +75,11 @@ impl Day {
         f64::from(self.0.saturating_sub(earlier.0).max(0))
     }
 
-    /// Days, with their fraction, from the beginning of this day to `time`; 0 when the day has not begun by then. What
-    /// happens on a day fades from its beginning, so that its age at any time differs from that of another day by whole
-    /// days, whatever else happens in between.
+    /// Whole days from this day to that of `time`; 0 when this one is later. What happens on a day fades at the end of each
+    /// day, so that between two midnights (UTC) nothing changes but by what is recorded.
     pub fn age_at(self, time: Timestamp) -> f64 {
-        let (start, _) = self.bounds();
-        micros_to_days(time.0.saturating_sub(start.0).max(0))
+        time.day().days_since(self)
     }
-}
-
-fn micros_to_days(micros: i64) -> f64 {
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_precision_loss,
-        reason = "at most 2^58 µs; 64 µs off after 8000 years"
-    )]
-    let micros = micros as f64;
-    micros / 86_400_000_000.0
 }
 
 #[cfg(test)]
@@ -109,10 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn a_day_ages_from_its_beginning() {
+    fn a_day_ages_at_midnight() {
         let day = Timestamp::from_seconds(86_400 * 10 + 5, 0).unwrap().day();
         assert_eq!(day.number(), 10);
-        assert!(day.age_at(Timestamp::from_seconds(86_400 * 10, 0).unwrap()).abs() < f64::EPSILON);
-        assert!((day.age_at(Timestamp::from_seconds(86_400 * 11 + 43_200, 0).unwrap()) - 1.5).abs() < 1e-12);
+        let ages = [(9, 0), (10, 86_399), (11, 0), (12, 86_399)]
+            .map(|(days, seconds)| day.age_at(Timestamp::from_seconds(86_400 * days + seconds, 0).unwrap()));
+        assert_eq!(ages, [0.0, 0.0, 1.0, 2.0]);
     }
 }

@@ -99,13 +99,13 @@ impl Commitment {
         self.outcome.as_ref().map(|outcome| outcome.time).into_iter().chain(self.released_time).min()
     }
 
-    /// How much of a weak no it amounts to at `as_of`, 0 to 1: something only when it was left open past its due time;
+    /// How much of a weak no it amounts to at `as_of`, 0 to 1: something only when it was left open past the day it was due;
     /// less when it was made to many, and less as that recedes.
     pub fn left_open(&self, as_of: Timestamp, policy: &Policy) -> f64 {
         let made = self.made_time.is_some_and(|time| time <= as_of);
         let open = self.settled_time().is_none_or(|time| time > as_of);
         match self.due_time {
-            Some(due) if made && open && due < as_of => {
+            Some(due) if made && open && due.day() < as_of.day() => {
                 share(self.group_size) * decay(due.day().age_at(as_of), policy.outcome_half_life)
             }
             _ => 0.0,

@@ -14,7 +14,7 @@
 //! **Ties.** A [`Tie`] keeps the sum of its days `Σ f(d) · 2^(−age(d) / H)`, of attention `a` and of help `h`, for half-lives
 //! `H` of 1, 7, 30 and 365 days. Such sums can be brought forward and added to in any order (*forward decay*: Cormode,
 //! Shkapenyuk, Srivastava and Xu, ICDE 2009). How promises and asks came out decays with a half-life of a year, harm with
-//! one of two.
+//! one of two. Ages are whole UTC days: between two midnights nothing changes but by what is recorded.
 //!
 //! **Rhythms.** A person's [`Rhythm`] keeps the same sums over all ties of theirs: tie-days sent, received, and of help. Seen
 //! from one pair, what that pair did is taken out of it, so that nothing done within a pair changes what it is set against.

@@ -59,7 +59,7 @@ pub struct Policy {
     pub broken: f64,
     /// Failures for an ask declined.
     pub declined: f64,
-    /// Failures for a commitment left open past its due time.
+    /// Failures for a commitment left open past the day it was due.
     pub left_open: f64,
     /// Failures for a promotion, in the willingness of either toward the other.
     pub promotion: f64,

@@ -38,7 +38,7 @@ pub struct Tally {
     pub broken: f64,
     /// Asks declined.
     pub declined: f64,
-    /// Commitments left open past their due time.
+    /// Commitments left open past the day they were due.
     pub left_open: f64,
     /// Promotions by the one whose willingness it is, and by the other.
     pub promotions: [f64; 2],

@@ -144,15 +144,14 @@ async fn left_open(client: &mut Client, as_of: Timestamp) -> Vec<pb::Willingness
 }
 
 #[tokio::test]
-async fn what_is_left_open_speaks_up_only_after_it_was_due_and_until_it_is_settled() {
+async fn what_is_left_open_speaks_up_only_after_the_day_it_was_due_and_until_it_is_settled() {
     let (theirs, yours) = (pb::WillingnessDirection::TheyWouldHelp, pb::WillingnessDirection::YouWouldHelp);
-    let microsecond = |time: Timestamp| Timestamp { nanos: 1000, ..time };
     for (settling, settled_by) in [(Kind::PromiseKept, "bob"), (Kind::PromiseReleased, "ada")] {
         let mut client = client();
         let promise = pb::Interaction { due_time: Some(day(10)), ..act(Kind::Promise, "bob", "ada", day(0)) };
         record(&mut client, promise.clone()).await;
-        assert_eq!(left_open(&mut client, day(10)).await, []);
-        assert_eq!(left_open(&mut client, microsecond(day(10))).await, [theirs]);
+        assert_eq!(left_open(&mut client, after(day(11), -1)).await, []);
+        assert_eq!(left_open(&mut client, day(11)).await, [theirs]);
         let other = if settled_by == "bob" { "ada" } else { "bob" };
         let refers_to = promise.interaction_id;
         let settled = pb::Interaction { refers_to, ..act(settling, settled_by, other, day(20)) };
@@ -164,8 +163,8 @@ async fn what_is_left_open_speaks_up_only_after_it_was_due_and_until_it_is_settl
     // An ask without a due time waits for two weeks; it is the one asked whose willingness it speaks of.
     let mut client = client();
     record(&mut client, act(Kind::Ask, "bob", "ada", day(0))).await;
-    assert_eq!(left_open(&mut client, day(14)).await, []);
-    assert_eq!(left_open(&mut client, microsecond(day(14))).await, [yours]);
+    assert_eq!(left_open(&mut client, after(day(15), -1)).await, []);
+    assert_eq!(left_open(&mut client, day(15)).await, [yours]);
     // A promise without one never falls due, and one that was kept is not left open: neither is named.
     let promise = act(Kind::Promise, "ada", "bob", day(0));
     let refers_to = promise.interaction_id.clone();
