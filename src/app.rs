@@ -81,7 +81,7 @@ impl App {
             store.migrate().await?;
             prepare(&store, &sealer).await?;
         }
-        let (writer, written) = Writer::start(store.clone());
+        let (writer, written) = Writer::start(&store);
         let service = Service::new(store.clone(), writer.clone(), clock, config.future_limit);
         let rpc = Rpc::new(service, Arc::clone(&sealer), stop.clone()).await;
         let readiness = tokio::spawn(watch(store.clone(), sealer, rpc.health.clone()));

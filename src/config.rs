@@ -133,7 +133,7 @@ impl Config {
                     .to_owned(),
             );
         }
-        let max_connections = reader.number("RAPPORT_MAX_CONNECTIONS", 10, 2, 1000);
+        let max_connections = reader.number("RAPPORT_MAX_CONNECTIONS", 10, 4, 1000);
         let future_seconds = reader.number("RAPPORT_FUTURE_LIMIT_SECONDS", 300, 0, 86_400);
         let drain_seconds = reader.number("RAPPORT_DRAIN_LIMIT_SECONDS", 20, 0, 3600);
         let database = database(flags.data_dir, flags.postgres_bin, &mut reader);

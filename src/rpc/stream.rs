@@ -14,7 +14,7 @@ use crate::{
 use super::{pb, request, status};
 
 /// How many items of a stream may wait for their commit.
-const WINDOW: usize = 1024;
+const WINDOW: usize = 4096;
 /// How many items one acknowledgement covers at most: as many rejections, 4 KiB each, stay below what clients take.
 const MAX_ACKNOWLEDGED: usize = 512;
 /// How many acknowledgements may wait for the caller.

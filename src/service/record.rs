@@ -53,7 +53,7 @@ impl Service {
         Accepted { id, answer }.recorded().await
     }
 
-    /// Takes in an interaction of a stream, as soon as there is room, to be recorded after those taken in before.
+    /// Takes in an interaction of a stream, as soon as there is room.
     pub async fn accept(&self, tenant: TenantId, draft: &Draft, faults: Faults) -> Result<Accepted, ServiceError> {
         let entry = self.entry(tenant, draft, faults)?;
         let id = entry.interaction.id.clone();

@@ -7,7 +7,9 @@ use sqlx::PgConnection;
 
 use crate::{
     domain::{Day, InteractionId, Timestamp},
-    scoring::{Act, Commitment, CommitmentKey, DayCell, DayEvidence, Effect, PersonDay, Policy, Rhythm, Tie, fold_tie},
+    scoring::{
+        Act, Commitment, CommitmentKey, DayCell, DayEvidence, Effect, PersonDay, Policy, Tie, fold_rhythm, fold_tie,
+    },
 };
 
 use super::{
@@ -173,8 +175,7 @@ async fn absorb_ties(
         target.insert(key.clone(), tie);
         gains.insert(key.clone(), gained);
     }
-    tie::insert(connection, &new).await?;
-    tie::update(connection, &changed).await?;
+    tie::write(connection, &new, &changed).await?;
     Ok(gains)
 }
 
@@ -240,18 +241,6 @@ async fn absorb_rhythms(
             touched.entry((key.tenant.clone(), key.recipient.clone())).or_default().push((last_time, received));
         }
     }
-    let mut kept = rhythm::lock(connection, touched.keys()).await?;
-    let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
-    for (key, days) in touched {
-        let known = kept.remove(&key);
-        let target = if known.is_some() { &mut changed } else { &mut new };
-        let first_time = days.iter().map(|(last_time, _)| *last_time).min().unwrap_or(Timestamp::MIN);
-        let mut rhythm = known.unwrap_or_else(|| Rhythm::empty(first_time));
-        for (last_time, gained) in &days {
-            rhythm.absorb(*last_time, gained, policy);
-        }
-        target.insert(key, rhythm);
-    }
-    rhythm::insert(connection, &new).await?;
-    rhythm::update(connection, &changed).await
+    let gained = touched.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
+    rhythm::add(connection, &gained, policy).await
 }

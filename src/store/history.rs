@@ -223,9 +223,10 @@ pub(super) async fn days_until<'a>(
                UNION ALL
                SELECT person.tenant, person, false, date_trunc('day', interaction_time, 'UTC') AS day,
                    max(interaction_time), max(($3::double precision[])[kind] / group_size), 0.0
-               FROM person JOIN ledger ON ledger.tenant = person.tenant AND recipient = person
+               FROM person JOIN tie ON tie.tenant = person.tenant AND tie.recipient = person
+               JOIN ledger ON ledger.tenant = tie.tenant AND ledger.actor = tie.actor AND ledger.recipient = tie.recipient
                WHERE interaction_time <= $5
-               GROUP BY person.tenant, person, actor, day
+               GROUP BY person.tenant, person, tie.actor, day
            )
            SELECT tenant AS "tenant!", person AS "person!", max(last_time) AS "last_time!",
                coalesce(sum(active) FILTER (WHERE sent), 0.0) AS "sent!",

@@ -49,6 +49,17 @@ impl Lease {
         }
     }
 
+    /// Keeps the connection for more work like it, when this went well; else gives it back.
+    pub(super) fn go_on<T>(self, worked: Worked<T>) -> Result<(Self, T), StoreError> {
+        match worked.0 {
+            Some(Ok(value)) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                Ok((self, value))
+            }
+            failed => Err(self.end(Worked(failed)).err().unwrap_or(StoreError::Silent)),
+        }
+    }
+
     /// Gives the connection back, unless the work on it was cut off.
     pub(super) fn end<T>(mut self, worked: Worked<T>) -> Result<T, StoreError> {
         self.is_whole = worked.0.is_some();

@@ -41,7 +41,7 @@ pub use publish::{MAX_POLICIES, NewPolicy, Publication};
 pub use rebuild::{Difference, Progress, Table};
 pub use rows::TieKey;
 pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
-pub use writer::{Answer, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
+pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use lease::{Answers, Lease, within};
 use policy::Policies;
@@ -156,20 +156,6 @@ impl Store {
         });
         let key = key.await;
         lease.end(key)
-    }
-
-    /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
-    /// entries can be recorded again: what was committed is recognised.
-    pub(crate) async fn record(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-        let mut lease = self.lease().await?;
-        let outcomes = within(async {
-            let mut transaction = lease.begin().await?;
-            let outcomes = absorb::record(&mut transaction, entries, self.policy).await?;
-            transaction.commit().await?;
-            Ok(outcomes)
-        });
-        let outcomes = outcomes.await;
-        lease.end(outcomes)
     }
 
     /// What would become of an entry, without recording it; `None` when it is new.
@@ -303,6 +289,6 @@ fn one_more_than(most: usize) -> i64 {
 }
 
 /// `()` when as many rows were written as were meant to be.
-fn all_written(affected: u64, meant: usize) -> Option<()> {
-    (u64::try_from(meant) == Ok(affected)).then_some(())
+fn all_written(affected: impl TryInto<usize>, meant: usize) -> Option<()> {
+    affected.try_into().is_ok_and(|affected| affected == meant).then_some(())
 }

@@ -216,8 +216,7 @@ async fn derive_ties(
     let wrong_ties = differences(&kept.ties, &ties, Tie::agrees_with);
     let wrong_commitments = differences(&kept.commitments, &commitments, Commitment::eq);
     if repair {
-        tie::insert(connection, &wrong_ties.missing).await?;
-        tie::update(connection, &wrong_ties.wrong).await?;
+        tie::write(connection, &wrong_ties.missing, &wrong_ties.wrong).await?;
         tie::delete(connection, &wrong_ties.extra).await?;
         commitment::insert(connection, &wrong_commitments.missing).await?;
         commitment::update(connection, &wrong_commitments.wrong).await?;
@@ -251,7 +250,7 @@ fn derived(keys: &BTreeSet<TieKey>, acts: &HashMap<TieKey, Vec<Act>>, policy: &P
     (ties, commitments)
 }
 
-/// The persons after `last` that the ledger knows, or that have a kept rhythm.
+/// The persons after `last` that acted by the ledger, toward whom a kept tie leads, or that have a kept rhythm.
 async fn next_persons(
     connection: &mut PgConnection,
     last: Option<&RhythmKey>,
@@ -262,7 +261,7 @@ async fn next_persons(
                (SELECT DISTINCT tenant, actor AS person FROM ledger
                 WHERE (tenant, actor) > ($1, $2) ORDER BY tenant, actor LIMIT $3)
                UNION
-               (SELECT DISTINCT tenant, recipient FROM ledger
+               (SELECT DISTINCT tenant, recipient FROM tie
                 WHERE (tenant, recipient) > ($1, $2) ORDER BY tenant, recipient LIMIT $3)
                UNION
                (SELECT tenant, person FROM rhythm WHERE (tenant, person) > ($1, $2) ORDER BY tenant, person LIMIT $3)
@@ -293,8 +292,7 @@ async fn derive_rhythms(
         days.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
     let wrong = differences(&kept, &derived, Rhythm::agrees_with);
     if repair {
-        rhythm::insert(connection, &wrong.missing).await?;
-        rhythm::update(connection, &wrong.wrong).await?;
+        rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };

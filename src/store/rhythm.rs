@@ -1,10 +1,10 @@
-//! The kept rhythms: reading them, locking them, writing them back.
+//! The kept rhythms: reading them, adding to them, locking them and writing them back.
 
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
-use crate::scoring::Rhythm;
+use crate::scoring::{Policy, Rhythm};
 
 use super::{
     StoreError,
@@ -64,6 +64,7 @@ pub(super) async fn lock<'a>(
 #[derive(Default)]
 struct StateColumns {
     last_times: Vec<sqlx::types::time::OffsetDateTime>,
+    last_days: Vec<i32>,
     days: Vec<f64>,
 }
 
@@ -72,60 +73,102 @@ impl<'a> FromIterator<&'a Rhythm> for StateColumns {
         let mut columns = Self::default();
         for rhythm in rhythms {
             columns.last_times.push(to_sql(rhythm.last_time));
+            columns.last_days.push(rhythm.day().number());
             columns.days.extend(rhythm.to_array());
         }
         columns
     }
 }
 
-/// Adds rhythms that were not there when they were locked.
-pub(super) async fn insert(
+/// Adds what these persons' days gained, each brought forward to the later of the two days that it and the kept sums are as
+/// of: the sum of [`Rhythm::absorb`], without a read before the write.
+pub(super) async fn add(
     connection: &mut PgConnection,
-    rhythms: &BTreeMap<RhythmKey, Rhythm>,
+    gained: &BTreeMap<RhythmKey, Rhythm>,
+    policy: &Policy,
 ) -> Result<(), StoreError> {
-    if rhythms.is_empty() {
-        return Ok(());
-    }
-    let (keys, state): (Keys<'_>, StateColumns) = (rhythms.keys().collect(), rhythms.values().collect());
-    let inserted = sqlx::query!(
-        "INSERT INTO rhythm (tenant, person, last_time, days)
-         SELECT tenant, person, last_time, ($4::double precision[])[place * 12 - 11 : place * 12]
-         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[])
-             WITH ORDINALITY AS new (tenant, person, last_time, place)
-         ON CONFLICT (tenant, person) DO NOTHING",
+    let (keys, state): (Keys<'_>, StateColumns) = (gained.keys().collect(), gained.values().collect());
+    let [day, week, month, year] = policy.half_lives;
+    let added = sqlx::query!(
+        "INSERT INTO rhythm (tenant, person, last_time, day, days)
+         SELECT tenant, person, last_time, day, ($5::double precision[])[place * 12 - 11 : place * 12]
+         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::integer[])
+             WITH ORDINALITY AS gained (tenant, person, last_time, day, place)
+         ON CONFLICT (tenant, person) DO UPDATE SET
+             last_time = GREATEST(rhythm.last_time, EXCLUDED.last_time), day = GREATEST(rhythm.day, EXCLUDED.day),
+             days = ARRAY[
+                 faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $6),
+                 faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $7),
+                 faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $8),
+                 faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $9),
+                 faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $6),
+                 faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $7),
+                 faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $8),
+                 faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $9),
+                 faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $6),
+                 faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $7),
+                 faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $8),
+                 faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $9)
+             ]",
         &keys.tenants as _,
         &keys.persons as _,
         &state.last_times,
+        &state.last_days,
         &state.days,
+        day,
+        week,
+        month,
+        year,
     )
     .execute(connection)
     .await?;
-    super::all_written(inserted.rows_affected(), rhythms.len()).ok_or(StoreError::Raced)
+    let lost = StoreError::Inconsistent { table: "rhythm", what: "a row was not written" };
+    super::all_written(added.rows_affected(), gained.len()).ok_or(lost)
 }
 
-/// Writes back rhythms that are locked.
-pub(super) async fn update(
+/// Adds rhythms that were not there when they were locked, and writes back those that were.
+pub(super) async fn write(
     connection: &mut PgConnection,
-    rhythms: &BTreeMap<RhythmKey, Rhythm>,
+    new: &BTreeMap<RhythmKey, Rhythm>,
+    changed: &BTreeMap<RhythmKey, Rhythm>,
 ) -> Result<(), StoreError> {
-    if rhythms.is_empty() {
+    if new.is_empty() && changed.is_empty() {
         return Ok(());
     }
-    let (keys, state): (Keys<'_>, StateColumns) = (rhythms.keys().collect(), rhythms.values().collect());
-    let updated = sqlx::query!(
-        "UPDATE rhythm SET last_time = new.last_time, days = ($4::double precision[])[place * 12 - 11 : place * 12]
-         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[])
-             WITH ORDINALITY AS new (tenant, person, last_time, place)
-         WHERE rhythm.tenant = new.tenant AND rhythm.person = new.person",
+    let keys: Keys<'_> = new.keys().chain(changed.keys()).collect();
+    let state: StateColumns = new.values().chain(changed.values()).collect();
+    let are_new: Vec<bool> =
+        [(true, new), (false, changed)].iter().flat_map(|(is, rhythms)| rhythms.keys().map(|_| *is)).collect();
+    let written = sqlx::query!(
+        r#"WITH given AS MATERIALIZED (
+               SELECT tenant, person, is_new, last_time, day,
+                   ($6::double precision[])[place * 12 - 11 : place * 12] AS days
+               FROM UNNEST($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::integer[])
+                   WITH ORDINALITY AS rhythm (tenant, person, is_new, last_time, day, place)
+           ), added AS (
+               INSERT INTO rhythm (tenant, person, last_time, day, days)
+               SELECT tenant, person, last_time, day, days FROM given WHERE is_new
+               ON CONFLICT (tenant, person) DO NOTHING
+               RETURNING 1
+           ), changed AS (
+               UPDATE rhythm SET last_time = given.last_time, day = given.day, days = given.days
+               FROM given
+               WHERE NOT is_new AND rhythm.tenant = given.tenant AND rhythm.person = given.person
+               RETURNING 1
+           )
+           SELECT (SELECT count(*) FROM added) AS "added!", (SELECT count(*) FROM changed) AS "changed!""#,
         &keys.tenants as _,
         &keys.persons as _,
+        &are_new,
         &state.last_times,
+        &state.last_days,
         &state.days,
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
+    super::all_written(written.added, new.len()).ok_or(StoreError::Raced)?;
     let vanished = StoreError::Inconsistent { table: "rhythm", what: "a locked row vanished" };
-    super::all_written(updated.rows_affected(), rhythms.len()).ok_or(vanished)
+    super::all_written(written.changed, changed.len()).ok_or(vanished)
 }
 
 /// Removes rhythms for which the ledger has no act.

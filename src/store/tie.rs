@@ -105,60 +105,56 @@ impl<'a> FromIterator<&'a Tie> for StateColumns {
     }
 }
 
-/// Adds ties that were not there when they were locked.
-pub(super) async fn insert(connection: &mut PgConnection, ties: &BTreeMap<TieKey, Tie>) -> Result<(), StoreError> {
-    if ties.is_empty() {
+/// Adds ties that were not there when they were locked, and writes back those that were.
+pub(super) async fn write(
+    connection: &mut PgConnection,
+    new: &BTreeMap<TieKey, Tie>,
+    changed: &BTreeMap<TieKey, Tie>,
+) -> Result<(), StoreError> {
+    if new.is_empty() && changed.is_empty() {
         return Ok(());
     }
-    let (keys, state): (KeyColumns<'_>, StateColumns) = (ties.keys().collect(), ties.values().collect());
-    let inserted = sqlx::query!(
-        "INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
-         SELECT tenant, actor, recipient, first_time, last_time, ($6::integer[])[place * 17 - 16 : place * 17],
-             ($7::double precision[])[place * 3 - 2 : place * 3], ($8::double precision[])[place * 14 - 13 : place * 14]
-         FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
-             WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
-         ON CONFLICT (tenant, actor, recipient) DO NOTHING",
+    let keys: KeyColumns<'_> = new.keys().chain(changed.keys()).collect();
+    let state: StateColumns = new.values().chain(changed.values()).collect();
+    let are_new: Vec<bool> =
+        [(true, new), (false, changed)].iter().flat_map(|(is, ties)| ties.keys().map(|_| *is)).collect();
+    let written = sqlx::query!(
+        r#"WITH given AS MATERIALIZED (
+               SELECT tenant, actor, recipient, is_new, first_time, last_time,
+                   ($7::integer[])[place * 17 - 16 : place * 17] AS counts,
+                   ($8::double precision[])[place * 3 - 2 : place * 3] AS today,
+                   ($9::double precision[])[place * 14 - 13 : place * 14] AS evidence
+               FROM UNNEST($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[], $6::timestamptz[])
+                   WITH ORDINALITY AS tie (tenant, actor, recipient, is_new, first_time, last_time, place)
+           ), added AS (
+               INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
+               SELECT tenant, actor, recipient, first_time, last_time, counts, today, evidence FROM given WHERE is_new
+               ON CONFLICT (tenant, actor, recipient) DO NOTHING
+               RETURNING 1
+           ), changed AS (
+               UPDATE tie SET first_time = given.first_time, last_time = given.last_time, counts = given.counts,
+                   today = given.today, evidence = given.evidence
+               FROM given
+               WHERE NOT is_new AND tie.tenant = given.tenant AND tie.actor = given.actor
+                   AND tie.recipient = given.recipient
+               RETURNING 1
+           )
+           SELECT (SELECT count(*) FROM added) AS "added!", (SELECT count(*) FROM changed) AS "changed!""#,
         &keys.tenants as _,
         &keys.actors as _,
         &keys.recipients as _,
+        &are_new,
         &state.first_times,
         &state.last_times,
         &state.counts,
         &state.todays,
         &state.evidence,
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    super::all_written(inserted.rows_affected(), ties.len()).ok_or(StoreError::Raced)
-}
-
-/// Writes back ties that are locked.
-pub(super) async fn update(connection: &mut PgConnection, ties: &BTreeMap<TieKey, Tie>) -> Result<(), StoreError> {
-    if ties.is_empty() {
-        return Ok(());
-    }
-    let (keys, state): (KeyColumns<'_>, StateColumns) = (ties.keys().collect(), ties.values().collect());
-    let updated = sqlx::query!(
-        "UPDATE tie SET first_time = new.first_time, last_time = new.last_time,
-             counts = ($6::integer[])[place * 17 - 16 : place * 17],
-             today = ($7::double precision[])[place * 3 - 2 : place * 3],
-             evidence = ($8::double precision[])[place * 14 - 13 : place * 14]
-         FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
-             WITH ORDINALITY AS new (tenant, actor, recipient, first_time, last_time, place)
-         WHERE tie.tenant = new.tenant AND tie.actor = new.actor AND tie.recipient = new.recipient",
-        &keys.tenants as _,
-        &keys.actors as _,
-        &keys.recipients as _,
-        &state.first_times,
-        &state.last_times,
-        &state.counts,
-        &state.todays,
-        &state.evidence,
-    )
-    .execute(connection)
-    .await?;
+    super::all_written(written.added, new.len()).ok_or(StoreError::Raced)?;
     let vanished = StoreError::Inconsistent { table: "tie", what: "a locked row vanished" };
-    super::all_written(updated.rows_affected(), ties.len()).ok_or(vanished)
+    super::all_written(written.changed, changed.len()).ok_or(vanished)
 }
 
 /// Removes ties for which the ledger has no act.

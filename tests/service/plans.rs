@@ -47,7 +47,7 @@ async fn filled() -> PgConnection {
         INSERT INTO tie SELECT 'one', 'p' || n / 25, 'p' || (n * 7 + 1) % 2000, '2024-01-01 00:00+00',
             '2026-01-01 00:00+00', array_fill(1, ARRAY[17]), array_fill(0.5, ARRAY[3]), array_fill(0.5, ARRAY[14])
             FROM generate_series(0, 49999) AS n ON CONFLICT DO NOTHING;
-        INSERT INTO rhythm SELECT 'one', 'p' || n, '2026-01-01 00:00+00', array_fill(0.5, ARRAY[12])
+        INSERT INTO rhythm SELECT 'one', 'p' || n, '2026-01-01 00:00+00', array_fill(0.5, ARRAY[12]), 20454
             FROM generate_series(1, 20000) AS n;
         INSERT INTO commitment SELECT 'one', 'p' || n % 2000, 'p' || (n * 7 + 1) % 2000, 'i' || n,
             '2026-01-01 00:00+00', NULL, 1 FROM generate_series(1, 30000) AS n;
@@ -113,17 +113,18 @@ const HOT: [(&[&str], &[&str]); 26] = [
     (&["AS \"peer!\""], &["tie_key", "tie_recipient", "ledger_pair"]),
     // Past times and explanations.
     (&["JOIN ledger USING (tenant, actor, recipient)", "LIMIT $5"], &["ledger_pair", "interaction_time <="]),
-    (&["max(interaction_time)"], &["ledger_pair", "ledger_recipient", "interaction_time <="]),
+    (&["max(interaction_time)"], &["ledger_pair", "tie_recipient", "interaction_time <="]),
     (&["row_number()"], &["ledger_pair", "interaction_time <="]),
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
     (&["INSERT INTO ledger"], &["Conflict Arbiter Indexes: ledger_key"]),
     (&["fingerprint, record_time", "JOIN ledger"], &["ledger_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),
-    (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key"]),
-    (&["UPDATE tie SET"], &TIE),
+    (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key", TIE[0], TIE[1], TIE[2]]),
     (&["ORDER BY commitment.tenant", "FOR UPDATE OF commitment"], &COMMITMENT),
     (&["UPDATE commitment SET"], &COMMITMENT),
+    (&["INSERT INTO rhythm", "!given"], &["Conflict Arbiter Indexes: rhythm_key"]),
+    // Rebuilding.
     (&["JOIN rhythm USING", "FOR UPDATE OF rhythm"], &["rhythm_key", "LockRows"]),
     (&["UPDATE rhythm SET"], &["rhythm_key"]),
     // Late acts.

@@ -95,7 +95,7 @@ const DAMAGE: [(&str, Table, Difference, u64); 16] = [
     ("UPDATE rhythm SET days[2] = days[2] * 1.001 WHERE tenant = 'one' AND person = 'ada'", Table::Rhythm, Difference::Wrong, 1),
     ("UPDATE rhythm SET last_time = last_time + interval '1 us' WHERE person = 'bob'", Table::Rhythm, Difference::Wrong, 2),
     ("DELETE FROM rhythm WHERE tenant = 'one' AND person IN ('cleo', 'fan3')", Table::Rhythm, Difference::Missing, 2),
-    ("INSERT INTO rhythm SELECT tenant, 'ghost', last_time, days FROM rhythm
+    ("INSERT INTO rhythm SELECT tenant, 'ghost', last_time, days, day FROM rhythm
           WHERE person = 'ada'", Table::Rhythm, Difference::Extra, 2),
     ("UPDATE commitment SET due_time = due_time + interval '1 day' WHERE tenant = 'one'
           AND commitment_id IN ('ask0', 'ask1')", Table::Commitment, Difference::Wrong, 2),
