@@ -82,7 +82,7 @@ impl App {
             prepare(&store, &sealer).await?;
         }
         let (writer, written) = Writer::start(&store);
-        let service = Service::new(store.clone(), writer.clone(), clock, config.future_limit);
+        let service = Service::new(store.clone(), writer.clone(), clock, config.future_limit, config.answer_bytes);
         let rpc = Rpc::new(service, Arc::clone(&sealer), stop.clone()).await;
         let readiness = tokio::spawn(watch(store.clone(), sealer, rpc.health.clone()));
         let running = Running {

@@ -49,6 +49,8 @@ pub struct Config {
     pub database: Database,
     /// The most connections to the database.
     pub max_connections: u32,
+    /// How much memory answers may take that are kept to be given again, in bytes.
+    pub answer_bytes: u64,
     /// How far in the future an interaction may lie.
     pub future_limit: Duration,
     /// How long calls under way may take to end at shutdown.
@@ -134,6 +136,7 @@ impl Config {
             );
         }
         let max_connections = reader.number("RAPPORT_MAX_CONNECTIONS", 10, 4, 1000);
+        let answer_mebibytes = reader.number("RAPPORT_ANSWER_CACHE_MIB", 32, 0, 65_536);
         let future_seconds = reader.number("RAPPORT_FUTURE_LIMIT_SECONDS", 300, 0, 86_400);
         let drain_seconds = reader.number("RAPPORT_DRAIN_LIMIT_SECONDS", 20, 0, 3600);
         let database = database(flags.data_dir, flags.postgres_bin, &mut reader);
@@ -141,6 +144,7 @@ impl Config {
             listen,
             database,
             max_connections,
+            answer_bytes: u64::from(answer_mebibytes) << 20,
             future_limit: Duration::from_secs(future_seconds.into()),
             drain_limit: Duration::from_secs(drain_seconds.into()),
         });

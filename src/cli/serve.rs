@@ -18,6 +18,7 @@ use super::{Failure, Finished, print, sample};
                         it may hold a password, so there is no flag for it; --data-dir comes before it), \
                         RAPPORT_SYSTEM_POSTGRES (whether the private PostgreSQL may be one installed on this machine; \
                         default true), RAPPORT_MAX_CONNECTIONS (to the database; default 10), \
+                        RAPPORT_ANSWER_CACHE_MIB (memory for rankings that can be given again; default 32), \
                         RAPPORT_FUTURE_LIMIT_SECONDS (how far ahead of the clock an interaction may lie; default 300), \
                         RAPPORT_DRAIN_LIMIT_SECONDS (how long calls may take to end at shutdown; default 20).")]
 pub(super) struct Arguments {

@@ -1,6 +1,7 @@
 //! The use cases and all their control flow: what is read before what is decided before what is written. Nothing here
 //! knows of the wire or of SQL. The clock is read here and nowhere else.
 
+mod answers;
 mod clock;
 mod error;
 mod policy;
@@ -18,6 +19,8 @@ use crate::{
 
 pub use crate::store::PolicyEntry;
 
+use answers::Answers;
+
 pub use clock::Clock;
 pub use error::ServiceError;
 pub use policy::{MAX_DOCUMENT_BYTES, MAX_POLICY_PAGE, PolicyDraft, PolicyPage};
@@ -33,13 +36,21 @@ pub struct Service {
     writer: Writer,
     clock: Clock,
     future_limit_micros: i64,
+    answers: Answers,
 }
 
 impl Service {
-    /// The use cases on a store and its writer. Interactions may lie at most that far in the clock's future.
-    pub fn new(store: Store, writer: Writer, clock: Clock, future_limit: std::time::Duration) -> Self {
+    /// The use cases on a store and its writer. Interactions may lie at most that far in the clock's future; answers are kept
+    /// as long as they take no more than about `answer_bytes` of memory.
+    pub fn new(
+        store: Store,
+        writer: Writer,
+        clock: Clock,
+        future_limit: std::time::Duration,
+        answer_bytes: u64,
+    ) -> Self {
         let future_limit_micros = i64::try_from(future_limit.as_micros()).unwrap_or(i64::MAX);
-        Self { store, writer, clock, future_limit_micros }
+        Self { store, writer, clock, future_limit_micros, answers: Answers::new(answer_bytes) }
     }
 
     fn latest_interaction_time(&self) -> Timestamp {

@@ -11,7 +11,7 @@ use crate::{
     store::{PairActs, PeerView, Store, View, Viewed},
 };
 
-use super::{Service, ServiceError};
+use super::{Service, ServiceError, answers::Question};
 
 /// The most connections of one page.
 pub const MAX_PAGE: usize = 1000;
@@ -118,7 +118,14 @@ impl Service {
     /// One page of an owner's ranking.
     pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
         let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
+        let (question, answers) = (Question::about_now(&tenant, &query), self.answers.clone());
         self.detached(move |store| async move {
+            let built_in = &store.built_in_policy().version;
+            if let Some(question) = &question
+                && let Some(page) = store.changes(&tenant, |seen| answers.get(question, seen, built_in, as_of)).await?
+            {
+                return Ok(page);
+            }
             let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
             let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
             let admitted = admitted(&store, &tenant, &query, as_of).await?;
@@ -132,7 +139,11 @@ impl Service {
             if query.explain {
                 add_reasons(&store, &tenant, &query.person, &viewed, &mut connections, as_of).await?;
             }
-            Ok(RankPage { connections, next, as_of, policy: version(&viewed.policy)? })
+            let page = RankPage { connections, next, as_of, policy: version(&viewed.policy)? };
+            if let Some(question) = question {
+                answers.keep(question, &viewed, &page);
+            }
+            Ok(page)
         })
         .await
     }
@@ -188,7 +199,7 @@ async fn admitted(
 
 /// The page of connections that the query asks for, in order, and whether more come after it.
 fn ranked(
-    Viewed { view, policy }: &Viewed,
+    Viewed { view, policy, .. }: &Viewed,
     query: &RankQuery,
     admitted: Option<&HashSet<PersonId>>,
     as_of: Timestamp,
@@ -235,7 +246,7 @@ async fn add_reasons(
     store: &Store,
     tenant: &TenantId,
     owner: &PersonId,
-    Viewed { view, policy }: &Viewed,
+    Viewed { view, policy, .. }: &Viewed,
     connections: &mut [ConnectionView],
     as_of: Timestamp,
 ) -> Result<(), ServiceError> {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    StoreError, commitment, history,
+    StoreError, changes, commitment, history,
     history::{ActsByTie, IdColumns},
     ledger,
     ledger::{Entry, EntryKey},
@@ -103,7 +103,8 @@ async fn absorb(connection: &mut PgConnection, entries: &[&Entry], policy: &Poli
     let kept = tie::lock(connection, &keys).await?;
     let effects = settle(connection, &touched, policy).await?;
     let gains = absorb_ties(connection, &touched, kept, &effects, &ids, policy).await?;
-    absorb_rhythms(connection, gains, policy).await
+    absorb_rhythms(connection, gains, policy).await?;
+    changes::note(connection, touched.keys().flat_map(TieKey::persons)).await
 }
 
 /// Which acts decide a commitment, and which overrule what decided it before.

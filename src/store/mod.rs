@@ -4,6 +4,7 @@
 //! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
 
 mod absorb;
+mod changes;
 mod commitment;
 mod error;
 mod history;
@@ -18,7 +19,13 @@ mod tie;
 mod view;
 mod writer;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -34,6 +41,7 @@ use crate::{
 };
 
 pub use absorb::Outcome;
+pub use changes::{Basis, PersonMark, Seen};
 pub use error::StoreError;
 pub use ledger::Entry;
 pub use policy::PolicyEntry;
@@ -43,6 +51,7 @@ pub use rows::TieKey;
 pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
+use changes::Follower;
 use lease::{Answers, Lease, within};
 use policy::Policies;
 
@@ -69,6 +78,8 @@ pub struct Store {
     unwanted: CancellationToken,
     policy: &'static Policy,
     policies: Policies,
+    connections: Arc<AtomicU64>,
+    follower: Follower,
 }
 
 impl Store {
@@ -81,12 +92,27 @@ impl Store {
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "20s"),
         ]);
+        let connections = Arc::new(AtomicU64::new(0));
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect({
+                let connections = Arc::clone(&connections);
+                move |_, _| {
+                    connections.fetch_add(1, Ordering::SeqCst);
+                    Box::pin(std::future::ready(Ok(())))
+                }
+            })
             .connect_lazy_with(options);
-        let policies = Policies::new(policy);
-        Ok(Self { pool, answers: Answers::default(), unwanted: CancellationToken::new(), policy, policies })
+        Ok(Self {
+            pool,
+            answers: Answers::default(),
+            unwanted: CancellationToken::new(),
+            policy,
+            policies: Policies::new(policy),
+            connections,
+            follower: Follower::default(),
+        })
     }
 
     /// The policy built into the program. What ties keep of it is the same in all policies.
@@ -176,12 +202,17 @@ impl Store {
         as_of: Timestamp,
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<Viewed>, StoreError> {
+        let connections = self.connections.load(Ordering::SeqCst);
         let mut lease = self.lease().await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
             let asked = view::Asked { tenant, owner, peer, as_of };
             let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
-                Some(policy) => Some(Viewed { view: view::view(&mut snapshot, &asked, self.policy).await?, policy }),
+                Some(policy) => {
+                    let revision = changes::revision(&mut snapshot, tenant).await?;
+                    let view = view::view(&mut snapshot, &asked, self.policy).await?;
+                    Some(Viewed { view, policy, basis: Basis { revision, connections } })
+                }
                 None => None,
             };
             snapshot.commit().await?;

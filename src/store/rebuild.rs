@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Store, StoreError, commitment, history, rhythm,
+    Store, StoreError, changes, commitment, history, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
     tie,
 };
@@ -81,6 +81,12 @@ struct Differences<K, V> {
     missing: BTreeMap<K, V>,
     wrong: BTreeMap<K, V>,
     extra: Vec<K>,
+}
+
+impl<K: Ord, V> Differences<K, V> {
+    fn keys(&self) -> impl Iterator<Item = &K> {
+        self.missing.keys().chain(self.wrong.keys()).chain(&self.extra)
+    }
 }
 
 fn differences<K: Ord + std::hash::Hash + Clone, V: Clone>(
@@ -221,6 +227,8 @@ async fn derive_ties(
         commitment::insert(connection, &wrong_commitments.missing).await?;
         commitment::update(connection, &wrong_commitments.wrong).await?;
         commitment::delete(connection, &wrong_commitments.extra).await?;
+        let touched = wrong_ties.keys().chain(wrong_commitments.keys().map(|(tie, _)| tie));
+        changes::note(connection, touched.flat_map(TieKey::persons)).await?;
     }
     let mut progress = Progress { ties: u64::try_from(ties.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Tie, &wrong_ties);
@@ -294,6 +302,7 @@ async fn derive_rhythms(
     if repair {
         rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
+        changes::note(connection, wrong.keys().map(|(tenant, person)| (tenant, person))).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Rhythm, &wrong);

@@ -49,6 +49,11 @@ impl TieKey {
         Self { tenant: self.tenant.clone(), actor: self.recipient.clone(), recipient: self.actor.clone() }
     }
 
+    /// Both persons, in their tenant.
+    pub(super) fn persons(&self) -> [(&TenantId, &PersonId); 2] {
+        [&self.actor, &self.recipient].map(|person| (&self.tenant, person))
+    }
+
     pub(super) fn from_row(table: &'static str, [tenant, actor, recipient]: [&str; 3]) -> Result<Self, StoreError> {
         Ok(Self {
             tenant: word(table, TenantId::parse(tenant))?,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    StoreError, commitment, history, rhythm,
+    Basis, StoreError, commitment, history, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
     tie,
 };
@@ -50,6 +50,8 @@ pub struct View {
     pub rhythm: Option<Rhythm>,
     /// The peers with at least one act either way by then, by id.
     pub peers: BTreeMap<PersonId, PeerView>,
+    /// Whether more of it is recorded as of a later time.
+    pub goes_on: bool,
 }
 
 /// A view, and the policy to score it by, from one moment of the database.
@@ -59,6 +61,8 @@ pub struct Viewed {
     pub view: View,
     /// The policy.
     pub policy: Arc<Policy>,
+    /// That moment.
+    pub basis: Basis,
 }
 
 impl View {
@@ -92,9 +96,9 @@ pub(super) async fn view(
     asked: &Asked<'_>,
     policy: &Policy,
 ) -> Result<View, StoreError> {
-    let ties = ties(connection, asked, policy).await?;
+    let (ties, goes_on) = ties(connection, asked, policy).await?;
     let commitments = commitments(connection, asked, &ties).await?;
-    let mut view = View::default();
+    let mut view = View { goes_on, ..View::default() };
     for (key, tie) in ties {
         let side = SideView { tie: Some(tie), commitments: Vec::new() };
         *side_of(&mut view, asked.owner, &key) = side;
@@ -116,11 +120,12 @@ fn side_of<'a>(view: &'a mut View, owner: &PersonId, key: &TieKey) -> &'a mut Si
     }
 }
 
+/// The ties by then, and whether there are acts of them, or of others, after that.
 async fn ties(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
     policy: &Policy,
-) -> Result<HashMap<TieKey, Tie>, StoreError> {
+) -> Result<(HashMap<TieKey, Tie>, bool), StoreError> {
     let kept = match asked.peer {
         None => tie::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await?,
         Some(peer) => {
@@ -136,7 +141,7 @@ async fn ties(
         let acts = history::acts_until(connection, &keys, asked.as_of, MAX_ROWS).await?;
         ties.extend(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))));
     }
-    Ok(ties)
+    Ok((ties, !later.is_empty()))
 }
 
 /// The commitments of the pairs that ever made one.
@@ -167,6 +172,7 @@ async fn add_rhythms(
         view.peers.keys().chain([asked.owner]).map(|person| (asked.tenant.clone(), person.clone())).collect();
     let (mut rhythms, later): (HashMap<_, _>, HashMap<_, _>) =
         rhythm::get(connection, &persons).await?.into_iter().partition(|(_, rhythm)| rhythm.last_time <= asked.as_of);
+    view.goes_on |= !later.is_empty();
     if !later.is_empty() {
         let days = history::days_until(connection, later.keys(), asked.as_of, MAX_ROWS, policy).await?;
         rhythms.extend(days.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))));

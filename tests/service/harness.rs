@@ -106,6 +106,7 @@ pub fn config(database_url: String) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         database: Database::Url(database_url),
         max_connections: 8,
+        answer_bytes: 32 << 20,
         future_limit: Duration::from_mins(5),
         drain_limit: Duration::from_secs(5),
     }

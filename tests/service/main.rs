@@ -16,6 +16,7 @@
     reason = "a test fails by panicking, and may look at the clock"
 )]
 
+mod answers;
 mod as_of;
 mod cli;
 mod contention;

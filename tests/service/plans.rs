@@ -55,6 +55,8 @@ async fn filled() -> PgConnection {
             FROM generate_series(1, 500) AS n, (SELECT 'one' UNION SELECT 't' || t FROM generate_series(2, 200) AS t) AS
             tenants (tenant);
         INSERT INTO policy_use SELECT tenant, place, version, place - 1, publish_time FROM policy;
+        INSERT INTO tenant_revision SELECT 't' || n, 500 FROM generate_series(1, 5000) AS n;
+        INSERT INTO change SELECT 't' || tenant, n, ARRAY[n] FROM generate_series(1, 500) AS n, generate_series(1, 100) AS tenant;
         ANALYZE";
     sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
     connection
@@ -97,14 +99,16 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 26] = [
+const HOT: [(&[&str], &[&str]); 29] = [
     // Policies: the first of these is read for each ranking.
-    (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
+    (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1", "!change"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
     (&["FROM policy WHERE", "AND version = $2"], &["policy_key"]),
     (&["FROM policy WHERE", "ORDER BY place DESC"], &["policy_place"]),
     (&["SELECT max(place) FROM policy"], &["policy_place"]),
-    // Rankings.
+    // Rankings: whether an answer still holds, and what it is made of.
+    (&["LEFT JOIN change"], &["tenant_revision_key", "policy_use_key", "change_key"]),
+    (&["SELECT revision FROM tenant_revision WHERE", "!change"], &["tenant_revision_key"]),
     (&["FROM tie WHERE", "evidence AS \"evidence!\""], &["tie_key", "tie_recipient"]),
     (&["JOIN tie USING", "!FOR UPDATE"], &TIE),
     (&["JOIN rhythm USING", "!FOR UPDATE"], &["rhythm_key"]),
@@ -124,6 +128,7 @@ const HOT: [(&[&str], &[&str]); 26] = [
     (&["ORDER BY commitment.tenant", "FOR UPDATE OF commitment"], &COMMITMENT),
     (&["UPDATE commitment SET"], &COMMITMENT),
     (&["INSERT INTO rhythm", "!given"], &["Conflict Arbiter Indexes: rhythm_key"]),
+    (&["INSERT INTO change"], &["Conflict Arbiter Indexes: tenant_revision_key", "change_key"]),
     // Rebuilding.
     (&["JOIN rhythm USING", "FOR UPDATE OF rhythm"], &["rhythm_key", "LockRows"]),
     (&["UPDATE rhythm SET"], &["rhythm_key"]),
@@ -144,7 +149,7 @@ async fn every_hot_statement_finds_its_rows_by_an_index() {
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let plan = plan(&mut connection, &statement, mode).await;
             println!("{words:?} {mode}\n{plan}");
-            for table in ["ledger", "tie", "rhythm", "commitment", "policy"] {
+            for table in ["ledger", "tie", "rhythm", "commitment", "policy", "change", "tenant_revision"] {
                 assert!(!plan.contains(&format!("Seq Scan on {table}")), "{words:?} reads all, {mode}:\n{plan}");
             }
             for wanted in wanted {

@@ -16,8 +16,9 @@ use tempfile::TempDir;
 use crate::harness::{address, eventually};
 
 /// The program's settings in the environment.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "DATABASE_URL",
+    "RAPPORT_ANSWER_CACHE_MIB",
     "RAPPORT_DATA_DIR",
     "RAPPORT_DRAIN_LIMIT_SECONDS",
     "RAPPORT_FUTURE_LIMIT_SECONDS",

@@ -1,0 +1,125 @@
+//! Rankings that were answered, kept for as long as they hold: until something is recorded that concerns them, another policy
+//! is put to use, or the day ends. Whether that is so is asked of the database for every call, so that an answer never
+//! misses what was acknowledged before the call, by whatever server.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use quick_cache::{Weighter, sync::Cache};
+
+use crate::{
+    domain::{Channel, ConnectionStatus, PersonId, RankOrder, TenantId, Timestamp, Topic},
+    store::{Basis, PersonMark, Seen, Viewed},
+};
+
+use super::{RankPage, RankQuery};
+
+/// About how many bytes a connection takes in memory, and how many one reason or a person does.
+const CONNECTION_BYTES: usize = 600;
+const REASON_BYTES: usize = 250;
+const MARK_BYTES: usize = size_of::<PersonMark>();
+/// Around how many bytes an answer takes that holds nothing.
+const EMPTY_BYTES: usize = 500;
+
+/// What was asked: everything that an answer depends on beside the ledger, the policies and the day.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    tenant: TenantId,
+    person: PersonId,
+    order: RankOrder,
+    statuses: Vec<ConnectionStatus>,
+    channels: Vec<Channel>,
+    topics: Vec<Topic>,
+    minimum_score_bits: u64,
+    page_size: usize,
+    explain: bool,
+}
+
+impl Question {
+    /// What a query asks, when it is about now and from the best connection on.
+    pub(super) fn about_now(tenant: &TenantId, query: &RankQuery) -> Option<Self> {
+        let is_about_now = query.as_of.is_none() && query.policy.is_none() && query.after.is_none();
+        is_about_now.then(|| Self {
+            tenant: tenant.clone(),
+            person: query.person.clone(),
+            order: query.order,
+            statuses: query.statuses.clone(),
+            channels: query.channels.clone(),
+            topics: query.topics.clone(),
+            minimum_score_bits: query.minimum_score.to_bits(),
+            page_size: query.page_size,
+            explain: query.explain,
+        })
+    }
+}
+
+/// An answer, and what it holds by.
+#[derive(Debug)]
+struct Given {
+    page: RankPage,
+    /// The owner and all peers, in ascending order.
+    persons: Box<[PersonMark]>,
+    basis: Basis,
+    /// The revision at which it was last found to hold.
+    held_at: AtomicI64,
+}
+
+impl Given {
+    fn holds(&self, seen: &Seen, built_in: &str, as_of: Timestamp) -> bool {
+        let basis = self.basis.at(self.held_at.load(Ordering::Relaxed));
+        let holds = as_of >= self.page.as_of
+            && as_of.day() == self.page.as_of.day()
+            && seen.policy().unwrap_or(built_in) == self.page.policy.as_str()
+            && seen.left_alone(&self.persons, basis);
+        if holds {
+            self.held_at.fetch_max(seen.now().revision, Ordering::Relaxed);
+        }
+        holds
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bytes;
+
+impl Weighter<Question, Arc<Given>> for Bytes {
+    fn weight(&self, _: &Question, given: &Arc<Given>) -> u64 {
+        let reasons: usize = given.page.connections.iter().map(|connection| connection.reasons.len()).sum();
+        let bytes = EMPTY_BYTES
+            + given.page.connections.len() * CONNECTION_BYTES
+            + reasons * REASON_BYTES
+            + given.persons.len() * MARK_BYTES;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
+
+/// The answers of a server. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Answers(Arc<Cache<Question, Arc<Given>, Bytes>>);
+
+impl Answers {
+    /// Room for about that many bytes; none for 0.
+    pub(super) fn new(bytes: u64) -> Self {
+        let many = usize::try_from(bytes).unwrap_or(usize::MAX) / (EMPTY_BYTES + 20 * CONNECTION_BYTES);
+        Self(Arc::new(Cache::with_weighter(many, bytes, Bytes)))
+    }
+
+    /// What was answered before, if it still holds at `as_of`.
+    pub(super) fn get(&self, question: &Question, seen: &Seen, built_in: &str, as_of: Timestamp) -> Option<RankPage> {
+        let given = self.0.get(question).filter(|given| given.holds(seen, built_in, as_of))?;
+        Some(RankPage { as_of, ..given.page.clone() })
+    }
+
+    /// Keeps an answer that was made from a view of now; not if it will change by itself before the day ends.
+    pub(super) fn keep(&self, question: Question, viewed: &Viewed, page: &RankPage) {
+        if viewed.view.goes_on {
+            return;
+        }
+        let mut persons: Box<[_]> = viewed.view.peers.keys().chain([&question.person]).map(PersonMark::of).collect();
+        persons.sort_unstable();
+        let held_at = AtomicI64::new(viewed.basis.revision);
+        let given = Given { page: page.clone(), persons, basis: viewed.basis, held_at };
+        self.0.insert(question, Arc::new(given));
+    }
+}

@@ -1,0 +1,219 @@
+//! What changes, and when. Every transaction that records raises the revision of its tenants and notes whose ties or rhythms
+//! it touched; a server follows that, and so knows which of the answers it gave still hold.
+//!
+//! Many who ask at the same time share one look at the database, which begins after the last of them has asked: whatever was
+//! acknowledged before that, by any server, is seen.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use sqlx::PgConnection;
+
+use crate::domain::{PersonId, TenantId};
+
+use super::{Store, StoreError, lease::within};
+
+/// The most changes of one tenant that are read to catch up; who is further behind begins anew.
+const MOST_CHANGES: i64 = 1000;
+/// The most persons that are remembered to have been touched, for each tenant.
+const MOST_PERSONS: usize = 100_000;
+/// The most tenants that are followed at once; beyond, all are followed anew.
+const MOST_TENANTS: usize = 1000;
+
+/// What stands for a person in the notes of changes. Two persons may share a mark: then what touches one seems to touch both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PersonMark(i64);
+
+impl PersonMark {
+    /// The mark of a person: the first 8 bytes of the BLAKE3 hash of their id.
+    pub fn of(person: &PersonId) -> Self {
+        let hash = blake3::hash(person.as_str().as_bytes());
+        let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+        Self(i64::from_le_bytes(*first))
+    }
+}
+
+/// Raises the revisions of the tenants of these persons, and notes that their ties or rhythms were touched. The last
+/// statement before the commit: until then, whoever else records for such a tenant waits.
+pub(super) async fn note<'a>(
+    connection: &mut PgConnection,
+    persons: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
+) -> Result<(), StoreError> {
+    let touched: BTreeSet<_> = persons.into_iter().map(|(tenant, person)| (tenant, PersonMark::of(person))).collect();
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let (tenants, persons): (Vec<&str>, Vec<i64>) =
+        touched.into_iter().map(|(tenant, PersonMark(mark))| (tenant.as_str(), mark)).unzip();
+    // Changes are kept for twice as long as anybody catches up with, and forgotten many at once.
+    sqlx::query!(
+        "WITH touched AS MATERIALIZED (
+             SELECT tenant, array_agg(person) AS persons FROM UNNEST($1::text[], $2::bigint[]) AS touched (tenant, person)
+             GROUP BY tenant
+         ), next AS (
+             INSERT INTO tenant_revision (tenant, revision) SELECT tenant, 1 FROM touched ORDER BY tenant
+             ON CONFLICT (tenant) DO UPDATE SET revision = tenant_revision.revision + 1
+             RETURNING tenant, revision
+         ), forgotten AS (
+             DELETE FROM change USING next
+             WHERE next.revision % 256 = 0 AND change.tenant = next.tenant AND change.revision < next.revision - 2 * $3::bigint
+         )
+         INSERT INTO change (tenant, revision, persons)
+         SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)",
+        &tenants as _,
+        &persons,
+        MOST_CHANGES,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The revision of a tenant, as the connection's transaction sees it; 0 before anything was recorded.
+pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
+    let revision = sqlx::query_scalar!("SELECT revision FROM tenant_revision WHERE tenant = $1", tenant.as_str());
+    Ok(revision.fetch_optional(connection).await?.unwrap_or(0))
+}
+
+/// What an answer is made from: a revision of its tenant, in the database that the connections of a server lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Basis {
+    /// The revision.
+    pub revision: i64,
+    /// How many connections the server had opened before. With a new one, another database may have taken over, which may
+    /// know other things by the same revision.
+    pub(super) connections: u64,
+}
+
+impl Basis {
+    /// The same database at another revision.
+    #[must_use]
+    pub fn at(self, revision: i64) -> Self {
+        Self { revision, ..self }
+    }
+}
+
+/// What is known of a tenant's changes.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The latest revision.
+    now: Basis,
+    /// The revision from which on changes are known.
+    since: i64,
+    /// Whom they touched, in the order of revisions.
+    touched: VecDeque<(i64, PersonMark)>,
+    /// The version of the published policy in use; none for the one built in.
+    policy: Option<String>,
+}
+
+impl Seen {
+    /// The latest revision.
+    pub fn now(&self) -> Basis {
+        self.now
+    }
+
+    /// The version of the published policy in use; `None` for the one built into the program.
+    pub fn policy(&self) -> Option<&str> {
+        self.policy.as_deref()
+    }
+
+    /// Whether it is known that none of these persons, in ascending order, was touched since.
+    pub fn left_alone(&self, persons: &[PersonMark], since: Basis) -> bool {
+        let is_known =
+            since.connections == self.now.connections && (self.since..=self.now.revision).contains(&since.revision);
+        let later = self.touched.partition_point(|(revision, _)| *revision <= since.revision);
+        is_known && self.touched.range(later..).all(|(_, person)| persons.binary_search(person).is_err())
+    }
+
+    async fn catch_up(
+        &mut self,
+        connection: &mut PgConnection,
+        tenant: &TenantId,
+        connections: u64,
+    ) -> Result<(), StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "now!",
+                   (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
+                   change.revision AS "revision?", persons AS "persons?"
+               FROM (SELECT) AS always
+               LEFT JOIN change ON change.tenant = $1 AND change.revision > $2
+               ORDER BY change.revision LIMIT $3"#,
+            tenant.as_str(),
+            self.now.revision,
+            MOST_CHANGES,
+        );
+        let rows = rows.fetch_all(connection).await?;
+        let nothing = StoreError::Inconsistent { table: "change", what: "a look saw nothing" };
+        let (revision, policy) = rows.first().map(|row| (row.now, row.policy.clone())).ok_or(nothing)?;
+        let changes: Vec<_> = rows.into_iter().filter_map(|row| row.revision.zip(row.persons)).collect();
+        let is_next = connections == self.now.connections
+            && i64::try_from(changes.len()).is_ok_and(|count| count == revision - self.now.revision);
+        (self.now, self.policy) = (Basis { revision, connections }, policy);
+        if is_next {
+            self.remember(changes);
+        } else {
+            self.since = revision;
+            self.touched.clear();
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, changes: Vec<(i64, Vec<i64>)>) {
+        for (revision, persons) in changes {
+            self.touched.extend(persons.into_iter().map(|mark| (revision, PersonMark(mark))));
+        }
+        while self.touched.len() > MOST_PERSONS
+            && let Some((revision, _)) = self.touched.pop_front()
+        {
+            self.since = revision;
+        }
+    }
+}
+
+/// One tenant, followed.
+#[derive(Debug, Default)]
+struct Followed {
+    /// How many looks have begun.
+    begun: AtomicU64,
+    /// How many were done, and what was seen.
+    seen: tokio::sync::Mutex<(u64, Seen)>,
+}
+
+/// The tenants that are followed. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Follower(Arc<Mutex<HashMap<TenantId, Arc<Followed>>>>);
+
+impl Follower {
+    fn of(&self, tenant: &TenantId) -> Arc<Followed> {
+        let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if followed.len() >= MOST_TENANTS && !followed.contains_key(tenant) {
+            followed.clear();
+        }
+        Arc::clone(followed.entry(tenant.clone()).or_default())
+    }
+}
+
+impl Store {
+    /// Looks at what changed for a tenant until now, and tells what `judge` makes of it.
+    pub async fn changes<T>(&self, tenant: &TenantId, judge: impl FnOnce(&Seen) -> T) -> Result<T, StoreError> {
+        let followed = self.follower.of(tenant);
+        // A look that has begun already may be too early.
+        let needed = followed.begun.load(Ordering::SeqCst) + 1;
+        let mut seen = followed.seen.lock().await;
+        let (done, seen) = &mut *seen;
+        if *done < needed {
+            let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let mut lease = self.lease().await?;
+            let connections = self.connections.load(Ordering::SeqCst);
+            let caught_up = within(seen.catch_up(&mut lease, tenant, connections)).await;
+            lease.end(caught_up)?;
+            *done = number;
+        }
+        Ok(judge(seen))
+    }
+}
