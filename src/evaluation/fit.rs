@@ -4,12 +4,15 @@
 //! Two losses are added up. That of the **ranking** is, for each person, the one of a softmax over their connections,
 //! `−ln softmax(ln λ)` averaged over those who acted (ListNet's top-one loss: Cao et al., ICML 2007), then averaged over
 //! persons, cuts and histories: in a Poisson world, the likelihood of who acts next. That of the **probabilities** is the
-//! surprise `−ln P` of what happened, averaged over connections, with `P = 1 − exp(−λ)`; most connections surprise nobody, so
-//! it counts [`SURPRISE_WEIGHT`]-fold. Weights are at least 0, and are drawn toward those of the policy that the fit starts
+//! surprise `−ln P` of what happened after the latest cut, averaged over connections, with `P = 1 − exp(−λ)`: how often people
+//! act changes over the years, whom they act toward does not. Most connections surprise nobody, so it counts
+//! [`SURPRISE_WEIGHT`]-fold. Weights are at least 0, and are drawn toward those of the policy that the fit starts
 //! from with a strength of [`SHRINKAGE`] persons, so that little data does no harm.
 //!
 //! **Intervals.** At last the trials that the prior is worth: as many as leave at least four persons of five with a share of
 //! connections that acted between the means of their lower and upper ends.
+
+use std::ops::Range;
 
 use crate::scoring::{HELP, Policy, TERMS};
 
@@ -67,25 +70,30 @@ pub struct TooLittleData {
     pub events: usize,
 }
 
-/// The persons of a history with some connections that acted and some that did not, by cut.
-type Cuts<'a> = Vec<Vec<Person<'a>>>;
-
-/// One person's connections as rows of terms.
-struct Person<'a> {
-    candidates: &'a [Candidate],
+/// What is known of the connections of one cut, and whether they acted, laid out for many passes.
+#[derive(Default)]
+struct Table {
+    terms: Vec<[f64; TERMS]>,
+    ramps: Vec<f64>,
+    /// Which acted within the days that rankings look ahead.
     acted: Vec<bool>,
+    /// Which acted within the days that probabilities are of.
+    happened: Vec<bool>,
+    /// Where the connections are of each person with some that acted and some that did not.
+    choices: Vec<Range<usize>>,
 }
 
 /// The policy that fits these histories best, drawn toward `start`. Its version and thresholds are those of `start`.
 pub fn fit(sets: &[FitSet<'_>], start: &Policy, shrink: f64) -> Result<Policy, TooLittleData> {
-    let grouped: Vec<Cuts<'_>> = sets.iter().map(persons_by_cut).collect();
-    let all = || grouped.iter().flatten().flatten();
-    let (persons, events) =
-        (all().count(), all().map(|person| person.acted.iter().filter(|acted| **acted).count()).sum());
+    let tables: Vec<Vec<Table>> = sets.iter().map(|set| set.tables(start.horizon_days)).collect();
+    let choices =
+        || tables.iter().flatten().flat_map(|table| table.choices.iter().map(|range| &table.acted[range.clone()]));
+    let persons = choices().count();
+    let events = choices().flatten().filter(|acted| **acted).count();
     if persons < MIN_PERSONS || events < MIN_EVENTS {
         return Err(TooLittleData { persons, events });
     }
-    let mut policy = learned(sets, &grouped, start, shrink / number(persons));
+    let mut policy = learned(sets, &tables, start, shrink / number(persons));
     policy.prior_trials = trials(sets, &policy);
     Ok(policy)
 }
@@ -95,17 +103,30 @@ fn sampled(cut: &Snapshot) -> impl Iterator<Item = &[Candidate]> {
     cut.persons().step_by(cut.persons().count().div_ceil(MOST_PERSONS).max(1))
 }
 
-fn persons_by_cut<'a>(set: &FitSet<'a>) -> Cuts<'a> {
-    set.snapshots.iter().map(|cut| persons(cut, set.horizon_days)).collect()
+impl FitSet<'_> {
+    fn tables(&self, chance_days: f64) -> Vec<Table> {
+        self.snapshots.iter().map(|cut| Table::new(cut, self.horizon_days, chance_days)).collect()
+    }
 }
 
-fn persons(cut: &Snapshot, horizon_days: f64) -> Vec<Person<'_>> {
-    sampled(cut)
-        .filter_map(|candidates| {
-            let acted: Vec<bool> = candidates.iter().map(|candidate| candidate.happened(horizon_days)).collect();
-            (acted.contains(&true) && acted.contains(&false)).then_some(Person { candidates, acted })
-        })
-        .collect()
+impl Table {
+    fn new(cut: &Snapshot, ranking_days: f64, chance_days: f64) -> Self {
+        let mut table = Self::default();
+        for candidates in sampled(cut) {
+            let begin = table.acted.len();
+            for candidate in candidates {
+                table.terms.push(candidate.steps.terms.values);
+                table.ramps.push(candidate.steps.terms.ramp);
+                table.acted.push(candidate.happened(ranking_days));
+                table.happened.push(candidate.happened(chance_days));
+            }
+            let own = &table.acted[begin..];
+            if own.contains(&true) && own.contains(&false) {
+                table.choices.push(begin..table.acted.len());
+            }
+        }
+        table
+    }
 }
 
 /// Where the parameters stand: the weights, then the base and the logarithm of the prior intensity.
@@ -114,13 +135,13 @@ const PRIOR: usize = TERMS + 1;
 const PARAMETERS: usize = TERMS + 2;
 
 /// The policy with the weights, the base and the prior for which the loss is least.
-fn learned(sets: &[FitSet<'_>], grouped: &[Cuts<'_>], start: &Policy, shrink: f64) -> Policy {
+fn learned(sets: &[FitSet<'_>], tables: &[Vec<Table>], start: &Policy, shrink: f64) -> Policy {
     let total: f64 = sets.iter().map(|set| set.weight).sum();
     let loss = |at: &[f64]| {
         let mut sum = Sum { value: 0.0, slopes: vec![0.0; PARAMETERS] };
-        for (set, cuts) in sets.iter().zip(grouped) {
+        for (set, cuts) in sets.iter().zip(tables) {
             add_rankings(cuts, set.weight / total, at, &mut sum);
-            add_surprises(set, start.horizon_days, SURPRISE_WEIGHT * set.weight / total, at, &mut sum);
+            add_surprises(cuts, SURPRISE_WEIGHT * set.weight / total, at, &mut sum);
         }
         for ((slope, weight), from) in sum.slopes.iter_mut().zip(at).zip(&start.weights) {
             sum.value += shrink * (weight - from).powi(2);
@@ -152,62 +173,63 @@ impl Sum {
     }
 }
 
-fn add_rankings(cuts: &Cuts<'_>, weight: f64, at: &[f64], sum: &mut Sum) {
-    let used = cuts.iter().filter(|persons| !persons.is_empty()).count();
-    for persons in cuts.iter().filter(|persons| !persons.is_empty()) {
-        let part = weight / number(used) / number(persons.len());
-        for person in persons {
-            person.add_loss(part, at, sum);
+fn add_rankings(cuts: &[Table], weight: f64, at: &[f64], sum: &mut Sum) {
+    let used = || cuts.iter().filter(|table| !table.choices.is_empty());
+    for table in used() {
+        let part = weight / number(used().count()) / number(table.choices.len());
+        for range in &table.choices {
+            table.add_choice(range.clone(), part, at, sum);
         }
     }
 }
 
-impl Person<'_> {
-    fn add_loss(&self, part: f64, at: &[f64], sum: &mut Sum) {
-        let scores: Vec<f64> = self.candidates.iter().map(|candidate| score(candidate, at)).collect();
+impl Table {
+    fn add_choice(&self, range: Range<usize>, part: f64, at: &[f64], sum: &mut Sum) {
+        // The logarithm of what is above the prior, but for the base.
+        let score = |place: usize| (self.ramps[place] + RAMP_FLOOR).ln() + weighed(&self.terms[place], at);
+        let scores: Vec<f64> = range.clone().map(score).collect();
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let exponentials: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
         let total: f64 = exponentials.iter().sum();
-        let each = 1.0 / number(self.acted.iter().filter(|acted| **acted).count());
-        for (place, candidate) in self.candidates.iter().enumerate() {
+        let each = 1.0 / number(self.acted[range.clone()].iter().filter(|acted| **acted).count());
+        for (place, (score, exponential)) in range.zip(scores.into_iter().zip(exponentials)) {
             let wanted = if self.acted[place] { each } else { 0.0 };
-            sum.value -= part * wanted * (scores[place] - largest - total.ln());
-            sum.add_terms(&candidate.steps.terms.values, part * (exponentials[place] / total - wanted));
+            sum.value -= part * wanted * (score - largest - total.ln());
+            sum.add_terms(&self.terms[place], part * (exponential / total - wanted));
         }
     }
-}
-
-/// The logarithm of what is above the prior, but for the base.
-fn score(candidate: &Candidate, at: &[f64]) -> f64 {
-    let terms = &candidate.steps.terms;
-    (terms.ramp + RAMP_FLOOR).ln() + weighed(&terms.values, at)
 }
 
 fn weighed(terms: &[f64; TERMS], at: &[f64]) -> f64 {
     at.iter().zip(terms).map(|(weight, term)| weight * term).sum()
 }
 
-fn add_surprises(set: &FitSet<'_>, horizon_days: f64, weight: f64, at: &[f64], sum: &mut Sum) {
-    for cut in set.snapshots.iter().filter(|cut| !cut.candidates.is_empty()) {
-        let count: usize = sampled(cut).map(<[Candidate]>::len).sum();
-        let part = weight / number(set.snapshots.len()) / number(count.max(1));
-        for candidate in sampled(cut).flatten() {
-            add_surprise(candidate, candidate.happened(horizon_days), part, at, sum);
+/// Of the latest cut alone.
+fn add_surprises(cuts: &[Table], weight: f64, at: &[f64], sum: &mut Sum) {
+    let cuts = &cuts[cuts.len().saturating_sub(1)..];
+    for table in cuts.iter().filter(|table| !table.acted.is_empty()) {
+        let part = weight / number(cuts.len()) / number(table.acted.len());
+        for place in 0..table.acted.len() {
+            table.add_surprise(place, part, at, sum);
         }
     }
 }
 
-fn add_surprise(candidate: &Candidate, happened: bool, part: f64, at: &[f64], sum: &mut Sum) {
-    let terms = &candidate.steps.terms;
-    let (stranger, gained) = (at[PRIOR].exp(), terms.ramp * (at[BASE] + weighed(&terms.values, at)).min(20.0).exp());
-    let intensity = (stranger + gained).min(25.0);
-    // With P = 1 − exp(−λ): the slope of −ln P is −exp(−λ)/P, that of −ln(1 − P) is 1.
-    let likely = -(-intensity).exp_m1();
-    let (value, slope) = if happened { (-likely.ln(), -(1.0 - likely) / likely) } else { (intensity, 1.0) };
-    sum.value += part * value;
-    sum.add_terms(&terms.values, part * slope * gained);
-    sum.slopes[BASE] += part * slope * gained;
-    sum.slopes[PRIOR] += part * slope * stranger;
+impl Table {
+    fn add_surprise(&self, place: usize, part: f64, at: &[f64], sum: &mut Sum) {
+        let terms = &self.terms[place];
+        let gained = self.ramps[place] * (at[BASE] + weighed(terms, at)).min(20.0).exp();
+        let stranger = at[PRIOR].exp();
+        let intensity = (stranger + gained).min(25.0);
+        // With P = 1 − exp(−λ): the slope of −ln P is −exp(−λ)/P, that of −ln(1 − P) is 1.
+        let likely = -(-intensity).exp_m1();
+        let (value, slope) =
+            if self.happened[place] { (-likely.ln(), -(1.0 - likely) / likely) } else { (intensity, 1.0) };
+        sum.value += part * value;
+        sum.add_terms(terms, part * slope * gained);
+        sum.slopes[BASE] += part * slope * gained;
+        sum.slopes[PRIOR] += part * slope * stranger;
+    }
 }
 
 /// The most trials that the prior can be worth so that intervals hold what they claim.
