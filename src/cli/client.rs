@@ -47,6 +47,16 @@ impl ServerArguments {
         Self { server: Some(server), tenant: Some(tenant.to_owned()) }
     }
 
+    /// The tenant that is named, else another than usual.
+    pub(super) fn tenant_or(&self, otherwise: &str) -> String {
+        let named = self.tenant.clone().or_else(|| config::process_environment("RAPPORT_TENANT"));
+        named.unwrap_or_else(|| otherwise.to_owned())
+    }
+
+    pub(super) fn of_tenant(self, tenant: &str) -> Self {
+        Self { tenant: Some(tenant.to_owned()), ..self }
+    }
+
     /// The server; it is reached for at the first call.
     pub(super) fn server(self) -> Result<Server, Failure> {
         let from_environment = config::process_environment;

@@ -4,6 +4,7 @@
 #![allow(rustdoc::bare_urls, reason = "likewise")]
 
 mod backtest;
+mod bench;
 mod client;
 mod database;
 mod fit;
@@ -69,6 +70,8 @@ enum Command {
     Fit(fit::Arguments),
     /// Publish scoring policies, look at them, and go back to one that was in use before
     Policy(policy::Arguments),
+    /// Put a running server under load, and measure it next to the same work in SQL written by hand
+    Bench(bench::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
     Rebuild(rebuild::Arguments),
     /// Print the completions for a shell
@@ -107,6 +110,7 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Backtest(arguments) => backtest::run(arguments).await,
             Command::Fit(arguments) => fit::run(arguments).await,
             Command::Policy(arguments) => policy::run(arguments).await,
+            Command::Bench(arguments) => bench::run(arguments).await,
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

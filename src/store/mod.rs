@@ -4,6 +4,7 @@
 //! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
 
 mod absorb;
+mod baseline;
 mod changes;
 mod commitment;
 mod error;
@@ -41,6 +42,7 @@ use crate::{
 };
 
 pub use absorb::Outcome;
+pub use baseline::{Baseline, BaselineAct};
 pub use changes::{Basis, PersonMark, Seen};
 pub use error::StoreError;
 pub use ledger::Entry;

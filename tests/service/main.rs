@@ -18,6 +18,7 @@
 
 mod answers;
 mod as_of;
+mod bench;
 mod cli;
 mod contention;
 mod errors;
