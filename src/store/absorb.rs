@@ -8,7 +8,8 @@ use sqlx::PgConnection;
 use crate::{
     domain::{Day, InteractionId, Timestamp},
     scoring::{
-        Act, Commitment, CommitmentKey, DayCell, DayEvidence, Effect, PersonDay, Policy, Tie, fold_rhythm, fold_tie,
+        Act, Commitment, CommitmentKey, DayCell, DayEvidence, Effect, PersonDay, Policy, Rhythm, Tie, fold_rhythm,
+        fold_tie,
     },
 };
 
@@ -17,7 +18,6 @@ use super::{
     history::{ActsByTie, IdColumns},
     ledger,
     ledger::{Entry, EntryKey},
-    rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
     tie,
 };
@@ -103,8 +103,8 @@ async fn absorb(connection: &mut PgConnection, entries: &[&Entry], policy: &Poli
     let kept = tie::lock(connection, &keys).await?;
     let effects = settle(connection, &touched, policy).await?;
     let gains = absorb_ties(connection, &touched, kept, &effects, &ids, policy).await?;
-    absorb_rhythms(connection, gains, policy).await?;
-    changes::note(connection, touched.keys().flat_map(TieKey::persons)).await
+    let gained = rhythms(gains, policy);
+    changes::conclude(connection, &gained, touched.keys().flat_map(TieKey::persons), policy).await
 }
 
 /// Which acts decide a commitment, and which overrule what decided it before.
@@ -227,12 +227,8 @@ async fn folded_outcomes(
     Ok(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
 }
 
-/// Adds what ties gained to the rhythms of both persons.
-async fn absorb_rhythms(
-    connection: &mut PgConnection,
-    gains: BTreeMap<TieKey, Gains>,
-    policy: &Policy,
-) -> Result<(), StoreError> {
+/// What ties gained, for the rhythms of both persons.
+fn rhythms(gains: BTreeMap<TieKey, Gains>, policy: &Policy) -> BTreeMap<RhythmKey, Rhythm> {
     let mut touched: BTreeMap<RhythmKey, Vec<(Timestamp, PersonDay)>> = BTreeMap::new();
     for (key, gains) in gains {
         for (last_time, gained) in gains {
@@ -242,6 +238,5 @@ async fn absorb_rhythms(
             touched.entry((key.tenant.clone(), key.recipient.clone())).or_default().push((last_time, received));
         }
     }
-    let gained = touched.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
-    rhythm::add(connection, &gained, policy).await
+    touched.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect()
 }

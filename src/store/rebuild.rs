@@ -228,7 +228,7 @@ async fn derive_ties(
         commitment::update(connection, &wrong_commitments.wrong).await?;
         commitment::delete(connection, &wrong_commitments.extra).await?;
         let touched = wrong_ties.keys().chain(wrong_commitments.keys().map(|(tie, _)| tie));
-        changes::note(connection, touched.flat_map(TieKey::persons)).await?;
+        changes::conclude(connection, &BTreeMap::new(), touched.flat_map(TieKey::persons), policy).await?;
     }
     let mut progress = Progress { ties: u64::try_from(ties.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Tie, &wrong_ties);
@@ -302,7 +302,8 @@ async fn derive_rhythms(
     if repair {
         rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
-        changes::note(connection, wrong.keys().map(|(tenant, person)| (tenant, person))).await?;
+        let touched = wrong.keys().map(|(tenant, person)| (tenant, person));
+        changes::conclude(connection, &BTreeMap::new(), touched, policy).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Rhythm, &wrong);

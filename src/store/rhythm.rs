@@ -1,19 +1,19 @@
-//! The kept rhythms: reading them, adding to them, locking them and writing them back.
+//! The kept rhythms: reading them, locking them, writing them back. Recording adds to them in `changes`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
-use crate::scoring::{Policy, Rhythm};
+use crate::scoring::Rhythm;
 
 use super::{
     StoreError,
     rows::{RhythmKey, RhythmRow, to_sql},
 };
 
-struct Keys<'a> {
-    tenants: Vec<&'a str>,
-    persons: Vec<&'a str>,
+pub(super) struct Keys<'a> {
+    pub tenants: Vec<&'a str>,
+    pub persons: Vec<&'a str>,
 }
 
 impl<'a> FromIterator<&'a RhythmKey> for Keys<'a> {
@@ -62,10 +62,10 @@ pub(super) async fn lock<'a>(
 }
 
 #[derive(Default)]
-struct StateColumns {
-    last_times: Vec<sqlx::types::time::OffsetDateTime>,
-    last_days: Vec<i32>,
-    days: Vec<f64>,
+pub(super) struct StateColumns {
+    pub last_times: Vec<sqlx::types::time::OffsetDateTime>,
+    pub last_days: Vec<i32>,
+    pub days: Vec<f64>,
 }
 
 impl<'a> FromIterator<&'a Rhythm> for StateColumns {
@@ -78,52 +78,6 @@ impl<'a> FromIterator<&'a Rhythm> for StateColumns {
         }
         columns
     }
-}
-
-/// Adds what these persons' days gained, each brought forward to the later of the two days that it and the kept sums are as
-/// of: the sum of [`Rhythm::absorb`], without a read before the write.
-pub(super) async fn add(
-    connection: &mut PgConnection,
-    gained: &BTreeMap<RhythmKey, Rhythm>,
-    policy: &Policy,
-) -> Result<(), StoreError> {
-    let (keys, state): (Keys<'_>, StateColumns) = (gained.keys().collect(), gained.values().collect());
-    let [day, week, month, year] = policy.half_lives;
-    let added = sqlx::query!(
-        "INSERT INTO rhythm (tenant, person, last_time, day, days)
-         SELECT tenant, person, last_time, day, ($5::double precision[])[place * 12 - 11 : place * 12]
-         FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::integer[])
-             WITH ORDINALITY AS gained (tenant, person, last_time, day, place)
-         ON CONFLICT (tenant, person) DO UPDATE SET
-             last_time = GREATEST(rhythm.last_time, EXCLUDED.last_time), day = GREATEST(rhythm.day, EXCLUDED.day),
-             days = ARRAY[
-                 faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $6),
-                 faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $7),
-                 faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $8),
-                 faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $9),
-                 faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $6),
-                 faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $7),
-                 faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $8),
-                 faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $9),
-                 faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $6),
-                 faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $7),
-                 faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $8),
-                 faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $9)
-             ]",
-        &keys.tenants as _,
-        &keys.persons as _,
-        &state.last_times,
-        &state.last_days,
-        &state.days,
-        day,
-        week,
-        month,
-        year,
-    )
-    .execute(connection)
-    .await?;
-    let lost = StoreError::Inconsistent { table: "rhythm", what: "a row was not written" };
-    super::all_written(added.rows_affected(), gained.len()).ok_or(lost)
 }
 
 /// Adds rhythms that were not there when they were locked, and writes back those that were.

@@ -1,11 +1,12 @@
 //! The group-commit writer: many concurrent calls share one transaction, and each is answered after its commit.
 //!
-//! A few lanes, each a task with a connection of its own, do all the writing of a server: while one waits for its commit,
-//! another goes on. What one person does always takes the same lane, so that no tie is written by two. Behind a lane that is
-//! busy, entries gather in a bounded queue, so batches are small when there is little to do and large when there is much.
-//! Nobody who hangs up can stop a transaction half-way.
+//! While a batch is written, entries gather, so batches are small when there is little to do and large when there is much.
+//! When very much waits, a second batch is written beside the first, over a connection of its own; what one person does
+//! always takes the same of these lanes, so that they seldom meet at a tie. Nobody who hangs up can stop a transaction
+//! half-way.
 
 use std::{
+    collections::VecDeque,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::Duration,
@@ -24,11 +25,13 @@ use super::{
     lease::{Lease, within},
 };
 
-/// How many lanes there are.
+/// How many batches can be written at once, each over a connection that is kept for it.
 pub const LANES: usize = 2;
 /// The most entries that share a transaction.
 pub const MAX_BATCH: usize = 512;
-/// The most entries that wait in one lane; more are refused.
+/// How many entries of a lane make a batch that does not wait for those of the other to be written.
+const BESIDE: usize = 128;
+/// The most entries that wait beyond what the next batches can hold; more are refused.
 pub const QUEUE_LEN: usize = 4096;
 /// How long a batch is tried again, from its first try.
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
@@ -60,10 +63,10 @@ struct Pending {
     answer: oneshot::Sender<Result<Outcome, WriteError>>,
 }
 
-/// The way into the queues. Cloning is cheap; the writer stops when it is closed, or when the last one is gone.
+/// The way into the queue. Cloning is cheap; the writer stops when it is closed, or when the last one is gone.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    lanes: [mpsc::Sender<Pending>; LANES],
+    queue: mpsc::Sender<Pending>,
     closing: CancellationToken,
 }
 
@@ -71,25 +74,14 @@ pub struct Writer {
 pub type Answer = oneshot::Receiver<Result<Outcome, WriteError>>;
 
 impl Writer {
-    /// Starts the lanes. They end when the writer is closed or every copy of it is dropped, and the queues are empty; all
-    /// end when one of them breaks.
+    /// Starts the writing task. It ends when it is closed or every writer is dropped, and the queue is empty.
     pub fn start(store: &Store) -> (Self, JoinHandle<()>) {
+        let (queue, entries) = mpsc::channel(QUEUE_LEN);
         let closing = CancellationToken::new();
-        let mut writing = JoinSet::new();
-        let lanes = std::array::from_fn(|_| {
-            let (queue, entries) = mpsc::channel(QUEUE_LEN);
-            writing.spawn(write_batches(Recorder::new(store.clone()), entries, closing.clone()));
-            queue
-        });
-        let written = async move { while let Some(Ok(())) = writing.join_next().await {} };
-        (Self { lanes, closing }, tokio::spawn(written))
-    }
-
-    fn lane(&self, entry: &Entry) -> &mpsc::Sender<Pending> {
-        let mut hasher = DefaultHasher::new();
-        (entry.tenant.as_str(), entry.interaction.actor.as_str()).hash(&mut hasher);
-        let [even, odd] = &self.lanes;
-        if hasher.finish().is_multiple_of(2) { even } else { odd }
+        let lanes =
+            std::array::from_fn(|_| Lane { waiting: VecDeque::new(), recorder: Some(Recorder::new(store.clone())) });
+        let writing = tokio::spawn(Lanes { lanes, writing: JoinSet::new() }.run(entries, closing.clone()));
+        (Self { queue, closing }, writing)
     }
 
     /// Lets nothing more in. What is queued is still written.
@@ -100,7 +92,7 @@ impl Writer {
     /// Queues an entry, or refuses it at once when the queue is full.
     pub fn offer(&self, entry: Entry) -> Result<Answer, WriteError> {
         let (answer, answered) = oneshot::channel();
-        self.lane(&entry).try_send(Pending { entry, since: Instant::now(), answer }).map_err(|error| match error {
+        self.queue.try_send(Pending { entry, since: Instant::now(), answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => WriteError::Stopped,
         })?;
@@ -110,7 +102,7 @@ impl Writer {
     /// Queues an entry as soon as there is room.
     pub async fn push(&self, entry: Entry) -> Result<Answer, WriteError> {
         let (answer, answered) = oneshot::channel();
-        let place = self.lane(&entry).reserve().await.map_err(|_| WriteError::Stopped)?;
+        let place = self.queue.reserve().await.map_err(|_| WriteError::Stopped)?;
         place.send(Pending { entry, since: Instant::now(), answer });
         Ok(answered)
     }
@@ -147,35 +139,90 @@ impl Recorder {
     }
 }
 
-async fn write_batches(mut recorder: Recorder, mut queue: mpsc::Receiver<Pending>, closing: CancellationToken) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    loop {
-        let taken = tokio::select! {
-            biased;
-            () = closing.cancelled(), if !queue.is_closed() => {
-                queue.close();
-                continue;
+/// Entries that wait for one of the connections that record.
+struct Lane {
+    waiting: VecDeque<Pending>,
+    /// Not there while a batch is written.
+    recorder: Option<Recorder>,
+}
+
+struct Lanes {
+    lanes: [Lane; LANES],
+    writing: JoinSet<(usize, Recorder)>,
+}
+
+impl Lanes {
+    async fn run(mut self, mut queue: mpsc::Receiver<Pending>, closing: CancellationToken) {
+        let (mut incoming, mut open) = (Vec::with_capacity(MAX_BATCH), true);
+        while open || self.waiting() > 0 || !self.writing.is_empty() {
+            tokio::select! {
+                biased;
+                () = closing.cancelled(), if !queue.is_closed() => queue.close(),
+                Some(written) = self.writing.join_next() => match written {
+                    Ok((lane, recorder)) => self.lanes[lane].recorder = Some(recorder),
+                    // A defect. Whoever waits is told that nothing is recorded any more.
+                    Err(_) => return,
+                },
+                taken = queue.recv_many(&mut incoming, MAX_BATCH), if open && self.waiting() < LANES * MAX_BATCH => {
+                    open = taken > 0;
+                }
             }
-            taken = queue.recv_many(&mut batch, MAX_BATCH) => taken,
-        };
-        if taken == 0 {
-            return;
+            for pending in incoming.drain(..) {
+                self.lanes[lane_of(&pending.entry)].waiting.push_back(pending);
+            }
+            while let Some((lane, batch, recorder)) = self.next() {
+                self.writing.spawn(write_batch(lane, batch, recorder));
+            }
         }
-        let begun = Instant::now();
-        for late in batch.extract_if(.., |pending| begun - pending.since > WAIT_LIMIT) {
-            let _ = late.answer.send(Err(WriteError::Late));
+    }
+
+    fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// The next batch that can be written now: of all that waits when nothing is being written, else of a lane where much
+    /// waits.
+    fn next(&mut self) -> Option<(usize, Vec<Pending>, Recorder)> {
+        let alone = self.lanes.iter().all(|lane| lane.recorder.is_some());
+        let enough = if alone { 1 } else { BESIDE };
+        let number = (0..LANES).find(|number| {
+            let lane = &self.lanes[*number];
+            lane.recorder.is_some() && lane.waiting.len() >= enough
+        })?;
+        let recorder = self.lanes[number].recorder.take()?;
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        for lane in (0..LANES).filter(|lane| alone || *lane == number) {
+            let waiting = &mut self.lanes[lane].waiting;
+            // What is much by itself is written beside.
+            if lane == number || waiting.len() < BESIDE {
+                batch.extend(waiting.drain(..waiting.len().min(MAX_BATCH - batch.len())));
+            }
         }
-        let (entries, answers): (Vec<_>, Vec<_>) =
-            batch.drain(..).map(|pending| (pending.entry, pending.answer)).unzip();
-        if entries.is_empty() {
-            continue;
-        }
+        Some((number, batch, recorder))
+    }
+}
+
+/// What one person does always takes the same lane.
+fn lane_of(entry: &Entry) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (entry.tenant.as_str(), entry.interaction.actor.as_str()).hash(&mut hasher);
+    usize::from(!hasher.finish().is_multiple_of(2))
+}
+
+async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut recorder: Recorder) -> (usize, Recorder) {
+    let begun = Instant::now();
+    for late in batch.extract_if(.., |pending| begun - pending.since > WAIT_LIMIT) {
+        let _ = late.answer.send(Err(WriteError::Late));
+    }
+    let (entries, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|pending| (pending.entry, pending.answer)).unzip();
+    if !entries.is_empty() {
         let outcomes = write(&mut recorder, &entries, begun + BATCH_LIMIT).await;
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Whoever asked may have hung up; the entry is recorded all the same.
             let _ = answer.send(outcome);
         }
     }
+    (lane, recorder)
 }
 
 /// Writes a batch. When it fails for good, its halves are written alone, so that one bad entry harms no other.

@@ -54,7 +54,7 @@ async fn execute(url: &str, statement: &'static str) {
 
 #[tokio::test]
 async fn a_full_queue_refuses_single_calls_while_streams_wait() {
-    const STREAMS: i64 = 5;
+    const STREAMS: i64 = 8;
     const ITEMS: i64 = 1000;
     let url = database(true).await;
     let app = start(config(url.clone()), Clock::system()).await;
