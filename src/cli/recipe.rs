@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     evaluation::{
-        FitSet, History, Plan, SHRINKAGE, Snapshot, TooLittleData, Trial, fit,
+        FitSet, History, LATER_CUTS, Plan, SHRINKAGE, Snapshot, TooLittleData, Trial, fit,
         report::{ModelScores, Report},
     },
     scoring::Policy,
@@ -136,6 +136,7 @@ fn fit_all<'a>(
         snapshots: &one.snapshots,
         horizon_days: one.plan.horizon_days,
         weight: one.set.weight,
+        later_cuts: 1.0,
     };
     fit(&prepared.into_iter().map(set).collect::<Vec<_>>(), start, shrink)
 }
@@ -164,7 +165,7 @@ fn judge(left_out: &Prepared, fitted_to_others: &Policy) -> Report {
     let unseen = Policy { version: UNSEEN.into(), ..fitted_to_others.clone() };
     let trial = Trial::new(history, *plan, &unseen, |_| {});
     let snapshots = trial.fit_snapshots();
-    let own = FitSet { snapshots: &snapshots, horizon_days: plan.horizon_days, weight: 1.0 };
+    let own = FitSet { snapshots: &snapshots, horizon_days: plan.horizon_days, weight: 1.0, later_cuts: LATER_CUTS };
     let from = Policy { horizon_days: plan.horizon_days, ..unseen.clone() };
     // A history with too little before its later cuts is served by what the others say.
     let fitted = fit(&[own], &from, SHRINKAGE).unwrap_or(from);

@@ -4,9 +4,9 @@
 //! Two losses are added up. That of the **ranking** is, for each person, the one of a softmax over their connections,
 //! `−ln softmax(ln λ)` averaged over those who acted (ListNet's top-one loss: Cao et al., ICML 2007), then averaged over
 //! persons, cuts and histories: in a Poisson world, the likelihood of who acts next. That of the **probabilities** is the
-//! surprise `−ln P` of what happened after the latest cut, averaged over connections, with `P = 1 − exp(−λ)`: how often people
-//! act changes over the years, whom they act toward does not. Most connections surprise nobody, so it counts
-//! [`SURPRISE_WEIGHT`]-fold. Weights are at least 0, and are drawn toward those of the policy that the fit starts
+//! surprise `−ln P` of what happened, averaged over connections, with `P = 1 − exp(−λ)`; most connections surprise nobody, so
+//! it counts [`SURPRISE_WEIGHT`]-fold; and since how much people do changes with time, a fit for what comes next has the
+//! surprise of each cut count [`LATER_CUTS`] times that of the cut before it. Weights are at least 0, and are drawn toward those of the policy that the fit starts
 //! from with a strength of [`SHRINKAGE`] persons, so that little data does no harm.
 //!
 //! **Intervals.** At last the trials that the prior is worth: as many as leave at least four persons of five with a share of
@@ -20,6 +20,8 @@ use super::{Candidate, Snapshot, coverage, minimize::minimize, number};
 
 /// How many persons' worth of evidence it takes to move the weights half of the way.
 pub const SHRINKAGE: f64 = 1.0;
+/// How many times the surprise of the cut before it that of a cut counts, in a fit for what comes next in a history.
+pub const LATER_CUTS: f64 = 16.0;
 /// The least persons, with some who acted and some who did not, that a fit takes.
 pub const MIN_PERSONS: usize = 10;
 /// The least connections that acted.
@@ -27,7 +29,7 @@ pub const MIN_EVENTS: usize = 30;
 /// The most persons of one cut that are fitted on: more of them only take longer.
 const MOST_PERSONS: usize = 400;
 /// How many times over the surprise at what happened counts.
-const SURPRISE_WEIGHT: f64 = 30.0;
+const SURPRISE_WEIGHT: f64 = 10.0;
 const BASE_RANGE: (f64, f64) = (-20.0, 10.0);
 /// Between which bounds the intensity toward a stranger is looked for.
 const PRIOR_RANGE: (f64, f64) = (1e-4, 0.05);
@@ -52,6 +54,9 @@ pub struct FitSet<'a> {
     pub horizon_days: f64,
     /// The weight of this history among others.
     pub weight: f64,
+    /// How many times the surprise of the cut before it that of a cut counts: 1 when all cuts are alike, [`LATER_CUTS`] when
+    /// the fit is for what comes next.
+    pub later_cuts: f64,
 }
 
 /// Why a fit was refused.
@@ -70,30 +75,43 @@ pub struct TooLittleData {
     pub events: usize,
 }
 
-/// What is known of the connections of one cut, and whether they acted, laid out for many passes.
+/// One history as fitted on: its cuts, earliest first.
+struct Rows {
+    cuts: Vec<CutRows>,
+    weight: f64,
+    later_cuts: f64,
+}
+
+/// The connections of those who are fitted on at one cut, side by side: what every step of the fit goes over.
 #[derive(Default)]
-struct Table {
-    terms: Vec<[f64; TERMS]>,
-    ramps: Vec<f64>,
-    /// Which acted within the days that rankings look ahead.
-    acted: Vec<bool>,
-    /// Which acted within the days that probabilities are of.
-    happened: Vec<bool>,
-    /// Where the connections are of each person with some that acted and some that did not.
-    choices: Vec<Range<usize>>,
+struct CutRows {
+    rows: Vec<Row>,
+    /// Where the connections are of persons of whose connections some acted and some did not.
+    persons: Vec<Range<usize>>,
+}
+
+/// One connection.
+struct Row {
+    terms: [f64; TERMS],
+    ramp: f64,
+    /// What the ramp is worth in a ranking, as a logarithm.
+    standing: f64,
+    /// Whether it acted within the days that rankings look at.
+    acted: bool,
+    /// Whether it acted within the horizon of the policy.
+    happened: bool,
 }
 
 /// The policy that fits these histories best, drawn toward `start`. Its version and thresholds are those of `start`.
 pub fn fit(sets: &[FitSet<'_>], start: &Policy, shrink: f64) -> Result<Policy, TooLittleData> {
-    let tables: Vec<Vec<Table>> = sets.iter().map(|set| set.tables(start.horizon_days)).collect();
-    let choices =
-        || tables.iter().flatten().flat_map(|table| table.choices.iter().map(|range| &table.acted[range.clone()]));
-    let persons = choices().count();
-    let events = choices().flatten().filter(|acted| **acted).count();
+    let total: f64 = sets.iter().map(|set| set.weight).sum();
+    let rows: Vec<Rows> = sets.iter().map(|set| Rows::new(set, total, start.horizon_days)).collect();
+    let all = || rows.iter().flat_map(|set| &set.cuts);
+    let (persons, events) = (all().map(|cut| cut.persons.len()).sum(), all().map(CutRows::events).sum());
     if persons < MIN_PERSONS || events < MIN_EVENTS {
         return Err(TooLittleData { persons, events });
     }
-    let mut policy = learned(sets, &tables, start, shrink / number(persons));
+    let mut policy = learned(&rows, start, shrink / number(persons));
     policy.prior_trials = trials(sets, &policy);
     Ok(policy)
 }
@@ -103,29 +121,53 @@ fn sampled(cut: &Snapshot) -> impl Iterator<Item = &[Candidate]> {
     cut.persons().step_by(cut.persons().count().div_ceil(MOST_PERSONS).max(1))
 }
 
-impl FitSet<'_> {
-    fn tables(&self, chance_days: f64) -> Vec<Table> {
-        self.snapshots.iter().map(|cut| Table::new(cut, self.horizon_days, chance_days)).collect()
+impl Rows {
+    fn new(set: &FitSet<'_>, total_weight: f64, horizon_days: f64) -> Self {
+        let cuts = set.snapshots.iter().map(|cut| CutRows::new(cut, set.horizon_days, horizon_days)).collect();
+        Self { cuts, weight: set.weight / total_weight, later_cuts: set.later_cuts }
+    }
+
+    /// What parts of the history's loss are due to the rankings of each cut and to its surprises.
+    fn parts(&self) -> impl Iterator<Item = (&CutRows, f64, f64)> {
+        let ranked = self.cuts.iter().filter(|cut| !cut.persons.is_empty()).count();
+        let lateness = (0..self.cuts.len()).map(|place| self.later_cuts.powf(number(place)));
+        let all: f64 = lateness.clone().sum();
+        self.cuts.iter().zip(lateness).map(move |(cut, late)| {
+            (cut, self.weight / number(ranked.max(1)), SURPRISE_WEIGHT * self.weight * late / all)
+        })
     }
 }
 
-impl Table {
-    fn new(cut: &Snapshot, ranking_days: f64, chance_days: f64) -> Self {
-        let mut table = Self::default();
+impl CutRows {
+    fn new(cut: &Snapshot, ranking_days: f64, horizon_days: f64) -> Self {
+        let mut cut_rows = Self::default();
         for candidates in sampled(cut) {
-            let begin = table.acted.len();
-            for candidate in candidates {
-                table.terms.push(candidate.steps.terms.values);
-                table.ramps.push(candidate.steps.terms.ramp);
-                table.acted.push(candidate.happened(ranking_days));
-                table.happened.push(candidate.happened(chance_days));
-            }
-            let own = &table.acted[begin..];
-            if own.contains(&true) && own.contains(&false) {
-                table.choices.push(begin..table.acted.len());
+            let from = cut_rows.rows.len();
+            cut_rows.rows.extend(candidates.iter().map(|one| Row::new(one, ranking_days, horizon_days)));
+            let acted = cut_rows.rows[from..].iter().filter(|row| row.acted).count();
+            if 0 < acted && acted < candidates.len() {
+                cut_rows.persons.push(from..cut_rows.rows.len());
             }
         }
-        table
+        cut_rows
+    }
+
+    /// How many of the connections that are ranked acted.
+    fn events(&self) -> usize {
+        self.persons.iter().cloned().map(|place| self.rows[place].iter().filter(|row| row.acted).count()).sum()
+    }
+}
+
+impl Row {
+    fn new(candidate: &Candidate, ranking_days: f64, horizon_days: f64) -> Self {
+        let terms = &candidate.steps.terms;
+        Self {
+            terms: terms.values,
+            ramp: terms.ramp,
+            standing: (terms.ramp + RAMP_FLOOR).ln(),
+            acted: candidate.happened(ranking_days),
+            happened: candidate.happened(horizon_days),
+        }
     }
 }
 
@@ -135,13 +177,11 @@ const PRIOR: usize = TERMS + 1;
 const PARAMETERS: usize = TERMS + 2;
 
 /// The policy with the weights, the base and the prior for which the loss is least.
-fn learned(sets: &[FitSet<'_>], tables: &[Vec<Table>], start: &Policy, shrink: f64) -> Policy {
-    let total: f64 = sets.iter().map(|set| set.weight).sum();
+fn learned(sets: &[Rows], start: &Policy, shrink: f64) -> Policy {
     let loss = |at: &[f64]| {
         let mut sum = Sum { value: 0.0, slopes: vec![0.0; PARAMETERS] };
-        for (set, cuts) in sets.iter().zip(tables) {
-            add_rankings(cuts, set.weight / total, at, &mut sum);
-            add_surprises(cuts, SURPRISE_WEIGHT * set.weight / total, at, &mut sum);
+        for (cut, ranking, surprise) in sets.iter().flat_map(Rows::parts) {
+            cut.add_loss(ranking, surprise, at, &mut sum);
         }
         for ((slope, weight), from) in sum.slopes.iter_mut().zip(at).zip(&start.weights) {
             sum.value += shrink * (weight - from).powi(2);
@@ -166,69 +206,57 @@ struct Sum {
     slopes: Vec<f64>,
 }
 
-impl Sum {
-    /// Adds slopes of the weights: `by` for each unit of a term.
-    fn add_terms(&mut self, terms: &[f64], by: f64) {
-        self.slopes.iter_mut().zip(terms).for_each(|(slope, term)| *slope += by * term);
-    }
-}
-
-fn add_rankings(cuts: &[Table], weight: f64, at: &[f64], sum: &mut Sum) {
-    let used = || cuts.iter().filter(|table| !table.choices.is_empty());
-    for table in used() {
-        let part = weight / number(used().count()) / number(table.choices.len());
-        for range in &table.choices {
-            table.add_choice(range.clone(), part, at, sum);
+impl CutRows {
+    /// Adds the loss of the rankings, and the surprise at what happened, with these weights.
+    fn add_loss(&self, ranking: f64, surprise: f64, at: &[f64], sum: &mut Sum) {
+        let weighed: Vec<f64> = self.rows.iter().map(|row| row.weighed(at)).collect();
+        // What each row adds to the slopes of the weights for each unit of a term.
+        let mut by = vec![0.0; weighed.len()];
+        for person in &self.persons {
+            let part = ranking / number(self.persons.len());
+            sum.value +=
+                add_ranking(&self.rows[person.clone()], &weighed[person.clone()], part, &mut by[person.clone()]);
+        }
+        let part = surprise / number(self.rows.len().max(1));
+        for ((row, weighed), by) in self.rows.iter().zip(weighed).zip(&mut by) {
+            *by += row.add_surprise(weighed, part, at, sum);
+            sum.slopes.iter_mut().zip(&row.terms).for_each(|(slope, term)| *slope += *by * term);
         }
     }
 }
 
-impl Table {
-    fn add_choice(&self, range: Range<usize>, part: f64, at: &[f64], sum: &mut Sum) {
-        // The logarithm of what is above the prior, but for the base.
-        let score = |place: usize| (self.ramps[place] + RAMP_FLOOR).ln() + weighed(&self.terms[place], at);
-        let scores: Vec<f64> = range.clone().map(score).collect();
-        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let exponentials: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-        let total: f64 = exponentials.iter().sum();
-        let each = 1.0 / number(self.acted[range.clone()].iter().filter(|acted| **acted).count());
-        for (place, (score, exponential)) in range.zip(scores.into_iter().zip(exponentials)) {
-            let wanted = if self.acted[place] { each } else { 0.0 };
-            sum.value -= part * wanted * (score - largest - total.ln());
-            sum.add_terms(&self.terms[place], part * (exponential / total - wanted));
-        }
+/// The loss of one person's ranking; its slopes are added to `by`.
+fn add_ranking(rows: &[Row], weighed: &[f64], part: f64, by: &mut [f64]) -> f64 {
+    let scores: Vec<f64> = rows.iter().zip(weighed).map(|(row, weighed)| row.standing + weighed).collect();
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+    let total: f64 = exponentials.iter().sum();
+    let each = 1.0 / number(rows.iter().filter(|row| row.acted).count());
+    let mut loss = 0.0;
+    for (place, row) in rows.iter().enumerate() {
+        let wanted = if row.acted { each } else { 0.0 };
+        loss -= part * wanted * (scores[place] - largest - total.ln());
+        by[place] += part * (exponentials[place] / total - wanted);
     }
+    loss
 }
 
-fn weighed(terms: &[f64; TERMS], at: &[f64]) -> f64 {
-    at.iter().zip(terms).map(|(weight, term)| weight * term).sum()
-}
-
-/// Of the latest cut alone.
-fn add_surprises(cuts: &[Table], weight: f64, at: &[f64], sum: &mut Sum) {
-    let cuts = &cuts[cuts.len().saturating_sub(1)..];
-    for table in cuts.iter().filter(|table| !table.acted.is_empty()) {
-        let part = weight / number(cuts.len()) / number(table.acted.len());
-        for place in 0..table.acted.len() {
-            table.add_surprise(place, part, at, sum);
-        }
+impl Row {
+    fn weighed(&self, at: &[f64]) -> f64 {
+        at.iter().zip(&self.terms).map(|(weight, term)| weight * term).sum()
     }
-}
 
-impl Table {
-    fn add_surprise(&self, place: usize, part: f64, at: &[f64], sum: &mut Sum) {
-        let terms = &self.terms[place];
-        let gained = self.ramps[place] * (at[BASE] + weighed(terms, at)).min(20.0).exp();
-        let stranger = at[PRIOR].exp();
+    /// Adds the surprise at what happened, and answers with its slope for each unit of a term.
+    fn add_surprise(&self, weighed: f64, part: f64, at: &[f64], sum: &mut Sum) -> f64 {
+        let (stranger, gained) = (at[PRIOR].exp(), self.ramp * (at[BASE] + weighed).min(20.0).exp());
         let intensity = (stranger + gained).min(25.0);
         // With P = 1 − exp(−λ): the slope of −ln P is −exp(−λ)/P, that of −ln(1 − P) is 1.
         let likely = -(-intensity).exp_m1();
-        let (value, slope) =
-            if self.happened[place] { (-likely.ln(), -(1.0 - likely) / likely) } else { (intensity, 1.0) };
+        let (value, slope) = if self.happened { (-likely.ln(), -(1.0 - likely) / likely) } else { (intensity, 1.0) };
         sum.value += part * value;
-        sum.add_terms(terms, part * slope * gained);
         sum.slopes[BASE] += part * slope * gained;
         sum.slopes[PRIOR] += part * slope * stranger;
+        part * slope * gained
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use crate::domain::{InteractionId, Kind, Timestamp};
 
 use super::{
-    Act, Commitment, CommitmentKey, FIRST_OCCASION, HELP, Pair, Policy, Steps, TERMS, Terms, credit::shows_around,
-    tie::decay,
+    Act, Commitment, CommitmentKey, FIRST_AROUND, FIRST_OCCASION, Pair, Policy, Steps, TERMS, Terms,
+    credit::shows_around, tie::decay,
 };
 
 /// A kind of evidence for or against willingness.
@@ -109,14 +109,16 @@ fn parts(steps: &Steps, policy: &Policy) -> Vec<Part> {
 fn gains(terms: &Terms, policy: &Policy) -> [(Factor, Source, f64); 5] {
     let weighed: [f64; TERMS] = std::array::from_fn(|term| policy.weights[term] * terms.values[term]);
     let sum = |from: usize, to: usize| weighed[from..to].iter().sum::<f64>();
+    let [own_share, other_share, own_days, help, last, ..] = weighed;
     // What is there is never without any part in it.
     let [given, received] = terms.counted.map(|days| days * f64::EPSILON);
-    let own = sum(0, 4) + sum(8, HELP) + given;
+    let own = own_share + own_days + terms.last_part * last + given;
+    let other = other_share + (1.0 - terms.last_part) * last + received;
     [
-        (Factor::Help, Source::Own, own * terms.help_part + weighed[HELP]),
+        (Factor::Help, Source::Own, own * terms.help_part + help),
         (Factor::Exchange, Source::Both, own * (1.0 - terms.help_part)),
-        (Factor::Goodwill, Source::Other, sum(4, 8) + received),
-        (Factor::Around, Source::Own, sum(HELP + 1, FIRST_OCCASION)),
+        (Factor::Goodwill, Source::Other, other),
+        (Factor::Around, Source::Own, sum(FIRST_AROUND, FIRST_OCCASION)),
         (Factor::Around, Source::Other, sum(FIRST_OCCASION, TERMS)),
     ]
 }

@@ -17,7 +17,8 @@
 //! one of two. Ages are whole UTC days: between two midnights nothing changes but by what is recorded.
 //!
 //! **Rhythms.** A person's [`Rhythm`] keeps the same sums over all ties of theirs: tie-days sent, received, and of help. Seen
-//! from one pair, what that pair did is taken out of it, so that nothing done within a pair changes what it is set against.
+//! from one pair, what that pair did is taken out of it, so that nothing done within a pair changes what it is set against;
+//! that is what ties keep the clocks between the shortest and the longest for.
 //!
 //! **What counts.** Of x toward y, help counts as it is, and attention as far as it is returned, or as far as others answer x:
 //!
@@ -32,15 +33,19 @@
 //!
 //! | terms | of | `ε` |
 //! |---|---|---|
-//! | `own_share`, `other_share`, each clock | `c(x→y)` and `c(y→x)`, divided by 1 + what y sends to and receives from others | 0.02 |
-//! | `own_30`, `own_365` | `c(x→y)` | 0.3 days |
+//! | `own_share_365`, `other_share_365` | `c(x→y)` and `c(y→x)`, divided by 1 + what y sends to and receives from others | 0.3 |
+//! | `own_365` | `c(x→y)` | 0.3 days |
 //! | `help_365` | `h(x→y)` | 0.3 days |
+//! | `last` | `1 / (1 + age)`, with the age of the latest day that counts, of either | 0.01 |
 //! | `around_7`, `around_30`, `around_365` | what x sends to others | 1 tie-day |
 //! | `helping_30`, `helping_365` | x's help to anybody | 1 tie-day |
 //! | `other_sent_30`, `other_received_30` | what goes on around y: it moves probabilities, not rankings | 1 tie-day |
 //!
-//! and with weights `w ≥ 0` of the [`Policy`] the expected number of effortful acts of x toward y within the horizon (30 days
-//! unless the policy says otherwise) is
+//! The age is `−log2(c(x→y) + c(y→x))`, at least 0, on the clock that halves every day: within one day, it is that of the
+//! latest day, and a day that counts little is as good as an older one.
+//!
+//! Their weights are the `w ≥ 0` of the [`Policy`]; with them the expected number of effortful acts of x toward y within
+//! the horizon (30 days unless the policy says otherwise) is
 //!
 //! ```text
 //! λ = λ0 + S / (S + 0.01) · exp(b + Σ w·term)      S = c(x→y) + c(y→x) on the longest clock
@@ -87,6 +92,6 @@ pub use policy::{CLOCKS, DEFAULT, KindPolicy, Policy};
 pub use rank::{RankKey, rank_key};
 pub use rhythm::{PersonDay, RHYTHM_LEN, Rhythm};
 pub use standing::{Pair, Side, Standing};
-pub use terms::{FIRST_OCCASION, HELP, TERM_NAMES, TERMS, Terms};
+pub use terms::{FIRST_AROUND, FIRST_OCCASION, HELP, TERM_NAMES, TERMS, Terms};
 pub use tie::{EVIDENCE_LEN, Evidence, Tie};
 pub use willingness::{Interval, Steps, Tally};

@@ -107,26 +107,20 @@ pub static DEFAULT: Policy = Policy {
     unprompted_bonus: 0.5,
     goal_bonus: 0.5,
     ask_due_days: 14,
-    base: -6.223,
+    base: -5.401,
     weights: [
-        0.07324, // own_share_1
-        0.1504,  // own_share_7
-        0.0,     // own_share_30
-        0.0,     // own_share_365
-        0.1809,  // other_share_1
-        0.04643, // other_share_7
-        0.165,   // other_share_30
-        0.172,   // other_share_365
-        0.2054,  // own_30
-        0.5637,  // own_365
-        0.1,     // help_365
-        0.01246, // around_7
-        0.2597,  // around_30
-        0.0,     // around_365
-        0.1214,  // helping_30
-        0.0,     // helping_365
-        0.05132, // other_sent_30
-        0.465,   // other_received_30
+        0.147, // own_share_365
+        0.537, // other_share_365
+        0.54,  // own_365
+        0.1,   // help_365
+        0.493, // last
+        0.243, // around_7
+        0.0,   // around_30
+        0.0,   // around_365
+        0.234, // helping_30
+        0.075, // helping_365
+        0.0,   // other_sent_30
+        0.335, // other_received_30
     ],
     prior: 0.002_755,
     prior_trials: 3.0,

@@ -100,11 +100,14 @@ impl Elsewhere {
     /// sends to others comes back from them, not at all from somebody whom nobody answers.
     pub(super) fn answered(&self) -> f64 {
         let longest = CLOCKS - 1;
-        (ANSWERED_SCALE * self.received[longest] / (self.sent[longest] + ANSWERED_FLOOR_DAYS)).min(1.0)
+        let received = (self.received[longest] - ROUNDING_DAYS).max(0.0);
+        (ANSWERED_SCALE * received / (self.sent[longest] + ANSWERED_FLOOR_DAYS)).min(1.0)
     }
 }
 
 /// How many times over it counts when what is sent comes back.
 const ANSWERED_SCALE: f64 = 3.0;
-/// What keeps rounding from looking like answers.
+/// What keeps a few answers to next to nothing from looking like much.
 const ANSWERED_FLOOR_DAYS: f64 = 0.01;
+/// What rounding leaves of a sum out of which a pair was taken, at most: it is no answer.
+const ROUNDING_DAYS: f64 = 1e-6;

@@ -3,21 +3,15 @@
 use super::{CLOCKS, Evidence, rhythm::Elsewhere};
 
 /// How many terms there are.
-pub const TERMS: usize = 18;
+pub const TERMS: usize = 12;
 
 /// Their names in a policy's document, in order.
 pub const TERM_NAMES: [&str; TERMS] = [
-    "own_share_1",
-    "own_share_7",
-    "own_share_30",
     "own_share_365",
-    "other_share_1",
-    "other_share_7",
-    "other_share_30",
     "other_share_365",
-    "own_30",
     "own_365",
     "help_365",
+    "last",
     "around_7",
     "around_30",
     "around_365",
@@ -28,19 +22,24 @@ pub const TERM_NAMES: [&str; TERMS] = [
 ];
 
 /// The term of help alone.
-pub const HELP: usize = 10;
+pub const HELP: usize = 3;
+
+/// From which term on they tell how much is going on around somebody beside the pair: around x first.
+pub const FIRST_AROUND: usize = 5;
 
 /// From which term on they tell how much is going on around the other one: the same for all who are compared for that
 /// person, so that they move probabilities and not rankings.
-pub const FIRST_OCCASION: usize = 16;
+pub const FIRST_OCCASION: usize = 10;
 
 /// What added days count against on the way to the logarithm, in days, for evidence within a tie.
 const EVIDENCE_SCALE: f64 = 0.3;
 /// Likewise, as a share of what the other one exchanges with everybody.
-const SHARE_SCALE: f64 = 0.02;
+const SHARE_SCALE: f64 = 0.3;
 /// What the share is taken of, in tie-days, beside what the other one exchanges with others.
 const SHARE_FLOOR_DAYS: f64 = 1.0;
-/// Likewise for tie-days with anybody.
+/// What `1 / (1 + days since the last evidence)` counts against.
+const LAST_SCALE: f64 = 0.01;
+/// What tie-days with anybody count against.
 const RHYTHM_SCALE: f64 = 1.0;
 /// From how many days of evidence on the longest clock it is worth half its name.
 const RAMP_DAYS: f64 = 0.01;
@@ -54,6 +53,8 @@ pub struct Terms {
     pub ramp: f64,
     /// How much of x's own evidence is help, 0 to 1, on the longest clock.
     pub help_part: f64,
+    /// How much of the term `last` is due to x, 0 to 1; the rest is due to y.
+    pub last_part: f64,
     /// The evidence that counts, on the longest clock: of x toward y, and back.
     pub counted: [f64; 2],
 }
@@ -68,31 +69,30 @@ fn counted(own: &Evidence, back: &Evidence, elsewhere: &Elsewhere) -> [f64; CLOC
     })
 }
 
+/// One over one more than the days since there was evidence, from its sum on the shortest clock: that halves every day,
+/// so that its logarithm tells the age of the latest day, and of less than a whole one counts as of an older one.
+fn lastness(evidence: f64) -> f64 {
+    1.0 / (1.0 - evidence.log2().min(0.0))
+}
+
 impl Terms {
     /// The terms of x with evidence `own` toward y with evidence `other` back, and what either does elsewhere.
     pub(super) fn new(own: &Evidence, other: &Evidence, x: &Elsewhere, y: &Elsewhere) -> Self {
         let [given, received] = [counted(own, other, x), counted(other, own, y)];
-        let [_, week, month, year] = [0, 1, 2, 3];
-        let share = |sums: [f64; CLOCKS], clock: usize| {
-            let all = SHARE_FLOOR_DAYS + y.sent[clock] + y.received[clock];
-            (sums[clock] / all / SHARE_SCALE).ln_1p()
-        };
+        let [day, week, month, year] = [0, 1, 2, 3];
+        let exchanged = SHARE_FLOOR_DAYS + y.sent[year] + y.received[year];
+        let share = |days: f64| (days / exchanged / SHARE_SCALE).ln_1p();
         let evidence = |days: f64| (days / EVIDENCE_SCALE).ln_1p();
         let rhythm = |days: f64| (days / RHYTHM_SCALE).ln_1p();
-        let total = given[year] + received[year];
+        let (total, latest) = (given[year] + received[year], given[day] + received[day]);
+        let part = |of: f64, all: f64| if all > 0.0 { of / all } else { 0.0 };
         Self {
             values: [
-                share(given, 0),
-                share(given, 1),
-                share(given, 2),
-                share(given, 3),
-                share(received, 0),
-                share(received, 1),
-                share(received, 2),
-                share(received, 3),
-                evidence(given[month]),
+                share(given[year]),
+                share(received[year]),
                 evidence(given[year]),
                 evidence(own.help[year]),
+                (lastness(latest) / LAST_SCALE).ln_1p(),
                 rhythm(x.sent[week]),
                 rhythm(x.sent[month]),
                 rhythm(x.sent[year]),
@@ -102,7 +102,8 @@ impl Terms {
                 rhythm(y.received[month]),
             ],
             ramp: total / (total + RAMP_DAYS),
-            help_part: if given[year] > 0.0 { own.help[year] / given[year] } else { 0.0 },
+            help_part: part(own.help[year], given[year]),
+            last_part: part(given[day], latest),
             counted: [given[year], received[year]],
         }
     }

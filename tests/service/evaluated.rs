@@ -309,13 +309,13 @@ fn a_policy_with_faults_is_refused_with_every_fault() {
     let mut document: Value = serde_json::from_str(&document("faulty-1")).unwrap();
     document["horizon_days"] = 0.into();
     document["prior"] = 0.9.into();
-    document["weights"]["own_30"] = (-1).into();
+    document["weights"]["own_365"] = (-1).into();
     document["weights"]["luck"] = 1.into();
     fs::write(&faulty, document.to_string()).unwrap();
     for arguments in [["backtest", &history, "--policy", &faulty], ["fit", &history, "--start", &faulty]] {
         let said = run(&arguments).expect(1).err;
         assert!(said.starts_with(&format!("rapport: {faulty} is no policy: ")), "{said}");
-        for fault in ["horizon_days must", "prior must", "weights.own_30 must", "weights.luck is not a term"] {
+        for fault in ["horizon_days must", "prior must", "weights.own_365 must", "weights.luck is not a term"] {
             assert!(said.contains(fault), "{said}");
         }
     }
