@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     domain::PolicyVersion,
-    evaluation::{FitSet, LATER_CUTS, SHRINKAGE, fit, report::Report},
+    evaluation::{FitSet, SHRINKAGE, fit, report::Report},
     scoring::{DEFAULT, Policy},
 };
 
@@ -85,7 +85,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     let start = Policy { horizon_days: plan.horizon_days, ..start };
     let trial = history::cut(&history, plan, &start);
     let snapshots = trial.fit_snapshots();
-    let set = FitSet { snapshots: &snapshots, horizon_days: plan.horizon_days, weight: 1.0, later_cuts: LATER_CUTS };
+    let set = FitSet::alone(&snapshots, plan.horizon_days);
     let fitted = history::at_work("fitting the policy", || fit(&[set], &start, arguments.fitting.shrink))?;
     let before = Policy { version: format!("{name} before").into(), ..start };
     let found = history::at_work("comparing with the published rules", || {

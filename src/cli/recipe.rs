@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     evaluation::{
-        FitSet, History, LATER_CUTS, Plan, SHRINKAGE, Snapshot, TooLittleData, Trial, fit,
+        FitSet, History, Plan, SHRINKAGE, Snapshot, TooLittleData, Trial, fit,
         report::{ModelScores, Report},
     },
     scoring::Policy,
@@ -28,7 +28,7 @@ use super::{
 #[derive(Args, Debug)]
 pub(super) struct RecipeArguments {
     /// Fit one policy to several histories, listed in a JSON file: {"sets": [{"name": …, "source": …, "file": …, "columns": {…},
-    /// "kinds": {…}, "horizon_days": …, "weight": …, "family": …}, …]}; files are looked for beside it, or below --sets
+    /// "kinds": {…}, "horizon_days": …, "weight": …, "chance_weight": …, "family": …}, …]}; files are looked for beside it, or below --sets
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "tenant"])]
     recipe: Option<PathBuf>,
     /// Where the files of a recipe are
@@ -59,6 +59,8 @@ struct Set {
     horizon_days: f64,
     #[serde(default = "one")]
     weight: f64,
+    /// The weight of its probabilities; that of all else when there is none.
+    chance_weight: Option<f64>,
     /// Sets of one family are left out together.
     family: Option<String>,
 }
@@ -136,6 +138,7 @@ fn fit_all<'a>(
         snapshots: &one.snapshots,
         horizon_days: one.plan.horizon_days,
         weight: one.set.weight,
+        chance_weight: one.set.chance_weight.unwrap_or(one.set.weight),
         later_cuts: 1.0,
     };
     fit(&prepared.into_iter().map(set).collect::<Vec<_>>(), start, shrink)
@@ -165,7 +168,7 @@ fn judge(left_out: &Prepared, fitted_to_others: &Policy) -> Report {
     let unseen = Policy { version: UNSEEN.into(), ..fitted_to_others.clone() };
     let trial = Trial::new(history, *plan, &unseen, |_| {});
     let snapshots = trial.fit_snapshots();
-    let own = FitSet { snapshots: &snapshots, horizon_days: plan.horizon_days, weight: 1.0, later_cuts: LATER_CUTS };
+    let own = FitSet::alone(&snapshots, plan.horizon_days);
     let from = Policy { horizon_days: plan.horizon_days, ..unseen.clone() };
     // A history with too little before its later cuts is served by what the others say.
     let fitted = fit(&[own], &from, SHRINKAGE).unwrap_or(from);

@@ -21,7 +21,7 @@ use super::{Candidate, Snapshot, coverage, minimize::minimize, number};
 /// How many persons' worth of evidence it takes to move the weights half of the way.
 pub const SHRINKAGE: f64 = 1.0;
 /// How many times the surprise of the cut before it that of a cut counts, in a fit for what comes next in a history.
-pub const LATER_CUTS: f64 = 16.0;
+const LATER_CUTS: f64 = 16.0;
 /// The least persons, with some who acted and some who did not, that a fit takes.
 pub const MIN_PERSONS: usize = 10;
 /// The least connections that acted.
@@ -54,9 +54,18 @@ pub struct FitSet<'a> {
     pub horizon_days: f64,
     /// The weight of this history among others.
     pub weight: f64,
+    /// The weight of its probabilities among those of others: 0 when how much its people do says nothing about others.
+    pub chance_weight: f64,
     /// How many times the surprise of the cut before it that of a cut counts: 1 when all cuts are alike, [`LATER_CUTS`] when
     /// the fit is for what comes next.
     pub later_cuts: f64,
+}
+
+impl<'a> FitSet<'a> {
+    /// One history by itself, fitted on for what comes next in it.
+    pub fn alone(snapshots: &'a [Snapshot], horizon_days: f64) -> Self {
+        Self { snapshots, horizon_days, weight: 1.0, chance_weight: 1.0, later_cuts: LATER_CUTS }
+    }
 }
 
 /// Why a fit was refused.
@@ -79,6 +88,7 @@ pub struct TooLittleData {
 struct Rows {
     cuts: Vec<CutRows>,
     weight: f64,
+    chance_weight: f64,
     later_cuts: f64,
 }
 
@@ -104,8 +114,13 @@ struct Row {
 
 /// The policy that fits these histories best, drawn toward `start`. Its version and thresholds are those of `start`.
 pub fn fit(sets: &[FitSet<'_>], start: &Policy, shrink: f64) -> Result<Policy, TooLittleData> {
-    let total: f64 = sets.iter().map(|set| set.weight).sum();
-    let rows: Vec<Rows> = sets.iter().map(|set| Rows::new(set, total, start.horizon_days)).collect();
+    let mut rows: Vec<Rows> = sets.iter().map(|set| Rows::new(set, start.horizon_days)).collect();
+    let [weights, chance_weights] =
+        [|set: &Rows| set.weight, |set: &Rows| set.chance_weight].map(|of| rows.iter().map(of).sum::<f64>());
+    for set in &mut rows {
+        set.weight /= weights;
+        set.chance_weight /= chance_weights.max(f64::MIN_POSITIVE);
+    }
     let all = || rows.iter().flat_map(|set| &set.cuts);
     let (persons, events) = (all().map(|cut| cut.persons.len()).sum(), all().map(CutRows::events).sum());
     if persons < MIN_PERSONS || events < MIN_EVENTS {
@@ -122,9 +137,9 @@ fn sampled(cut: &Snapshot) -> impl Iterator<Item = &[Candidate]> {
 }
 
 impl Rows {
-    fn new(set: &FitSet<'_>, total_weight: f64, horizon_days: f64) -> Self {
+    fn new(set: &FitSet<'_>, horizon_days: f64) -> Self {
         let cuts = set.snapshots.iter().map(|cut| CutRows::new(cut, set.horizon_days, horizon_days)).collect();
-        Self { cuts, weight: set.weight / total_weight, later_cuts: set.later_cuts }
+        Self { cuts, weight: set.weight, chance_weight: set.chance_weight, later_cuts: set.later_cuts }
     }
 
     /// What parts of the history's loss are due to the rankings of each cut and to its surprises.
@@ -133,7 +148,7 @@ impl Rows {
         let lateness = (0..self.cuts.len()).map(|place| self.later_cuts.powf(number(place)));
         let all: f64 = lateness.clone().sum();
         self.cuts.iter().zip(lateness).map(move |(cut, late)| {
-            (cut, self.weight / number(ranked.max(1)), SURPRISE_WEIGHT * self.weight * late / all)
+            (cut, self.weight / number(ranked.max(1)), SURPRISE_WEIGHT * self.chance_weight * late / all)
         })
     }
 }
@@ -262,11 +277,11 @@ impl Row {
 
 /// The most trials that the prior can be worth so that intervals hold what they claim.
 fn trials(sets: &[FitSet<'_>], policy: &Policy) -> f64 {
-    let total: f64 = sets.iter().map(|set| set.weight).sum();
+    let total: f64 = sets.iter().map(|set| set.chance_weight).sum();
     let covered = |prior_trials: f64| {
         let tried = Policy { prior_trials, ..policy.clone() };
         let of_set = |set: &FitSet<'_>| {
-            coverage(set.snapshots, policy.horizon_days, &tried).map(|covered| set.weight / total * covered)
+            coverage(set.snapshots, policy.horizon_days, &tried).map(|covered| set.chance_weight / total * covered)
         };
         sets.iter().filter_map(of_set).sum::<f64>() >= COVERAGE
     };

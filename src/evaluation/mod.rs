@@ -60,7 +60,7 @@ pub mod report;
 
 use backtest::coverage;
 pub use backtest::{Plan, Trial};
-pub use fit::{FitSet, LATER_CUTS, MIN_EVENTS, MIN_PERSONS, SHRINKAGE, TooLittleData, fit};
+pub use fit::{FitSet, MIN_EVENTS, MIN_PERSONS, SHRINKAGE, TooLittleData, fit};
 pub use history::{Candidate, Event, History, MIN_CONNECTIONS, Person, Snapshot};
 pub use real_graph::{REAL_GRAPH_FEATURES, real_graph_features};
 

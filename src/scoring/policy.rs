@@ -77,7 +77,7 @@ pub struct Policy {
 }
 
 /// The built-in policy. Its weights, base and prior are fitted; how is told in [`evaluation`](crate::evaluation). `REAL`
-/// begins where an act within half a year is likelier than not, `1 − (1 − p)^6 ≥ 1/2`.
+/// begins where an act within half a year is likelier than not, `1 − (1 − p)^6 ≥ 1/2`, `BUDDING` where one within two years is.
 pub static DEFAULT: Policy = Policy {
     version: Cow::Borrowed("default-1"),
     horizon_days: 30.0,
@@ -107,22 +107,22 @@ pub static DEFAULT: Policy = Policy {
     unprompted_bonus: 0.5,
     goal_bonus: 0.5,
     ask_due_days: 14,
-    base: -5.401,
+    base: -6.226,
     weights: [
-        0.147, // own_share_365
-        0.537, // other_share_365
-        0.54,  // own_365
-        0.1,   // help_365
-        0.493, // last
-        0.243, // around_7
-        0.0,   // around_30
-        0.0,   // around_365
-        0.234, // helping_30
-        0.075, // helping_365
-        0.0,   // other_sent_30
-        0.335, // other_received_30
+        0.002596, // own_share_365
+        0.6012,   // other_share_365
+        0.6319,   // own_365
+        0.1,      // help_365
+        0.3534,   // last
+        0.0,      // around_7
+        0.2189,   // around_30
+        0.02698,  // around_365
+        0.1614,   // helping_30
+        0.0,      // helping_365
+        0.051,    // other_sent_30
+        0.3941,   // other_received_30
     ],
-    prior: 0.002_755,
+    prior: 0.001_366,
     prior_trials: 3.0,
     kept: 1.0,
     granted: 1.0,
@@ -133,7 +133,7 @@ pub static DEFAULT: Policy = Policy {
     violation: 500.0,
     interval_quantile: 1.281_551_565_544_6,
     real_from: 0.11,
-    budding_from: 0.05,
+    budding_from: 0.03,
     broken_from: 1.0,
 };
 

@@ -193,7 +193,7 @@ ranking() {
 # unknown WHAT PEER: between ada and the peer nothing is known either way.
 unknown() {
   check "$1" '["CONNECTION_STATUS_UNKNOWN",true,true]' "$(ask GetConnection "{\"person\": \"ada\", \"peer\": \"$2\"}" \
-    '.connection | [.status, (.they_would_help, .you_would_help | .probability - 0.002755 | fabs < 1e-9)]')"
+    '.connection | [.status, (.they_would_help, .you_would_help | .probability - 0.001366 | fabs < 1e-9)]')"
 }
 
 explaining() {

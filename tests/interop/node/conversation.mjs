@@ -244,7 +244,7 @@ async function explaining(ada, recorded) {
 async function isUnknown(caller, what, peer) {
   const { connection: c } = await caller.call("GetConnection", { person: "ada", peer });
   const beliefs = [c.they_would_help, c.you_would_help].map((w) => w.probability.toFixed(9));
-  check(what, [c.status, ...beliefs], ["CONNECTION_STATUS_UNKNOWN", "0.002755000", "0.002755000"]);
+  check(what, [c.status, ...beliefs], ["CONNECTION_STATUS_UNKNOWN", "0.001366000", "0.001366000"]);
 }
 
 async function apart(ada, other) {

@@ -256,7 +256,7 @@ def explaining(ada, recorded):
 def stranger(caller, what, peer="stranger"):
     answer = caller("GetConnection", person="ada", peer=peer).connection
     beliefs = (answer.they_would_help.probability, answer.you_would_help.probability)
-    check(what, (enum_name(answer, "status"), *(round(b, 9) for b in beliefs)), ("CONNECTION_STATUS_UNKNOWN", 0.002755, 0.002755))
+    check(what, (enum_name(answer, "status"), *(round(b, 9) for b in beliefs)), ("CONNECTION_STATUS_UNKNOWN", 0.001366, 0.001366))
 
 
 def apart(ada, other):
