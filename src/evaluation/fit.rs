@@ -6,8 +6,8 @@
 //! persons, cuts and histories: in a Poisson world, the likelihood of who acts next. That of the **probabilities** is the
 //! surprise `−ln P` of what happened, averaged over connections, with `P = 1 − exp(−λ)`; most connections surprise nobody, so
 //! it counts [`SURPRISE_WEIGHT`]-fold; and since how much people do changes with time, a fit for what comes next has the
-//! surprise of each cut count [`LATER_CUTS`] times that of the cut before it. Weights are at least 0, and are drawn toward those of the policy that the fit starts
-//! from with a strength of [`SHRINKAGE`] persons, so that little data does no harm.
+//! surprise of each cut count [`LATER_CUTS`] times that of the cut before it. Weights are at least 0, and are drawn toward
+//! those of the policy that the fit starts from with a strength of [`SHRINKAGE`] persons, so that little data does no harm.
 //!
 //! **Intervals.** At last the trials that the prior is worth: as many as leave at least four persons of five with a share of
 //! connections that acted between the means of their lower and upper ends.
@@ -56,8 +56,8 @@ pub struct FitSet<'a> {
     pub weight: f64,
     /// The weight of its probabilities among those of others: 0 when how much its people do says nothing about others.
     pub chance_weight: f64,
-    /// How many times the surprise of the cut before it that of a cut counts: 1 when all cuts are alike, [`LATER_CUTS`] when
-    /// the fit is for what comes next.
+    /// How many times the surprise of the cut before it that of a cut counts: 1 when all cuts are alike, more when the fit is
+    /// for what comes next.
     pub later_cuts: f64,
 }
 

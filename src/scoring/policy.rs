@@ -109,18 +109,18 @@ pub static DEFAULT: Policy = Policy {
     ask_due_days: 14,
     base: -6.226,
     weights: [
-        0.002596, // own_share_365
-        0.6012,   // other_share_365
-        0.6319,   // own_365
-        0.1,      // help_365
-        0.3534,   // last
-        0.0,      // around_7
-        0.2189,   // around_30
-        0.02698,  // around_365
-        0.1614,   // helping_30
-        0.0,      // helping_365
-        0.051,    // other_sent_30
-        0.3941,   // other_received_30
+        0.002_596, // own_share_365
+        0.6012,    // other_share_365
+        0.6319,    // own_365
+        0.1,       // help_365
+        0.3534,    // last
+        0.0,       // around_7
+        0.2189,    // around_30
+        0.026_98,  // around_365
+        0.1614,    // helping_30
+        0.0,       // helping_365
+        0.051,     // other_sent_30
+        0.3941,    // other_received_30
     ],
     prior: 0.001_366,
     prior_trials: 3.0,
