@@ -117,17 +117,20 @@ pub struct Reason {
 impl Service {
     /// One page of an owner's ranking.
     pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
-        let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
         let (question, answers) = (Question::about_now(&tenant, &query), self.answers.clone());
+        let (clock, asked) = (self.clock.clone(), query.as_of);
+        let as_of = move || asked.unwrap_or_else(|| clock.now());
         self.detached(move |store| async move {
             let built_in = &store.built_in_policy().version;
             if let Some(question) = &question
-                && let Some(page) = store.changes(&tenant, |seen| answers.get(question, seen, built_in, as_of)).await?
+                && let Some(page) =
+                    store.changes(&tenant, |seen| answers.get(question, seen, built_in, as_of())).await?
             {
                 return Ok(page);
             }
             let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
             let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
+            let as_of = viewed.as_of;
             let admitted = admitted(&store, &tenant, &query, as_of).await?;
             let (ranked, more) = ranked(&viewed, &query, admitted.as_ref(), as_of);
             let view = &viewed.view;
@@ -154,10 +157,12 @@ impl Service {
         tenant: TenantId,
         query: ConnectionQuery,
     ) -> Result<(ConnectionView, Timestamp, PolicyVersion), ServiceError> {
-        let as_of = query.as_of.unwrap_or_else(|| self.clock.now());
+        let (clock, asked) = (self.clock.clone(), query.as_of);
+        let as_of = move || asked.unwrap_or_else(|| clock.now());
         self.detached(move |store| async move {
             let viewed = store.view(&tenant, &query.person, Some(&query.peer), as_of, None).await?;
             let mut viewed = viewed.ok_or(ServiceError::PolicyNotFound)?;
+            let as_of = viewed.as_of;
             viewed.view.peers.entry(query.peer.clone()).or_default();
             let peer = &viewed.view.peers[&query.peer];
             let standing = viewed.view.pair(peer).standing(as_of, &viewed.policy);

@@ -204,26 +204,27 @@ impl Store {
         Ok(recorded.get(&entry.key()).map(|first| entry.against(first)))
     }
 
-    /// An owner's connections, or the one with `peer`, as of a time, with the policy to score them by: the pinned one, else the
-    /// one in use. `None` when there is no such policy.
+    /// An owner's connections, or the one with `peer`, with the policy to score them by: the pinned one, else the one in use.
+    /// As of what time is asked when it is settled what is seen: so nothing that was done before the answer lies after its
+    /// time. `None` when there is no such policy.
     pub async fn view(
         &self,
         tenant: &TenantId,
         owner: &PersonId,
         peer: Option<&PersonId>,
-        as_of: Timestamp,
+        as_of: impl FnOnce() -> Timestamp + Send,
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<Viewed>, StoreError> {
         let connections = self.connections.load(Ordering::SeqCst);
         let mut lease = self.lease().await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let asked = view::Asked { tenant, owner, peer, as_of };
             let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
                 Some(policy) => {
                     let revision = changes::revision(&mut snapshot, tenant).await?;
+                    let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
                     let view = view::view(&mut snapshot, &asked, self.policy).await?;
-                    Some(Viewed { view, policy, basis: Basis { revision, connections } })
+                    Some(Viewed { view, as_of: asked.as_of, policy, basis: Basis { revision, connections } })
                 }
                 None => None,
             };

@@ -59,6 +59,8 @@ pub struct View {
 pub struct Viewed {
     /// The view.
     pub view: View,
+    /// As of what time it is.
+    pub as_of: Timestamp,
     /// The policy.
     pub policy: Arc<Policy>,
     /// That moment.
