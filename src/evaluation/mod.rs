@@ -54,6 +54,10 @@
 //! the latest days weigh more than anywhere else. And attention that nobody returns counts nothing, by principle: where
 //! people write to many who never write back (wall posts), that foretells more writing, but no going out of one's way.
 //! Calibration errors above 0.03 are of histories of a few weeks in which most connections act every few days.
+//!
+//! How much more can be learned from such histories? Gradient-boosted trees (LightGBM, for rankings) over counts, days and
+//! ages of both persons on many clocks, fitted to all but one of the first eight histories, reached a mean of 1.067 to 1.075
+//! on the one left out, and 0.90 to 0.93 on collegemsg.
 
 mod backtest;
 pub mod baselines;
