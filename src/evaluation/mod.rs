@@ -39,7 +39,7 @@
 //! | mail of the DNC | 7 d | 0.910 | 1.026 | | 0.964 | 0.955 | 0.101 | 13.33 | 11.97 |
 //!
 //! The terms and the recipe were chosen by looking at such tables, so what they say of unseen histories is somewhat too good.
-//! These no fit has ever seen:
+//! These are left out of the recipe:
 //!
 //! | history | horizon | IR, 35 d, 2 | Real Graph | built-in | fitted |
 //! |---|---|---|---|---|---|
