@@ -33,7 +33,7 @@ enum Work {
     Rank,
     /// Both, as --ranks says
     Mixed,
-    /// All of these in turn, for the table of the README
+    /// All of these in turn, and a hub, one tie and one caller too
     Suite,
 }
 

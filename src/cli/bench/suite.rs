@@ -1,4 +1,4 @@
-//! The scenarios of the README's table.
+//! Scenarios that together tell how a deployment does.
 
 use crate::cli::Failure;
 
