@@ -30,21 +30,22 @@ const ACT: &str = "
 INSERT INTO rapport_baseline.act (tenant, id, actor, recipient, act_time, kind, record_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, id) DO NOTHING";
 
+/// Sums that halve within 7, 30 and 365 days: the divisors are those in seconds, over ln 2.
 const TIE: &str = "
 INSERT INTO rapport_baseline.tie AS kept (tenant, actor, recipient, first_time, last_time, count, week, month, year)
 VALUES ($1, $2, $3, $4, $4, 1, 1, 1, 1)
 ON CONFLICT (tenant, actor, recipient) DO UPDATE SET
     last_time = EXCLUDED.last_time, count = kept.count + 1,
-    week = 1 + kept.week * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 872536),
-    month = 1 + kept.month * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 3739440),
-    year = 1 + kept.year * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 45496520)";
+    week = 1 + kept.week * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 872542),
+    month = 1 + kept.month * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 3739466),
+    year = 1 + kept.year * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 45496831)";
 
 const PERSON: &str = "
 INSERT INTO rapport_baseline.person AS kept (tenant, person, last_time, month, year) VALUES ($1, $2, $3, 1, 1)
 ON CONFLICT (tenant, person) DO UPDATE SET
     last_time = EXCLUDED.last_time,
-    month = 1 + kept.month * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 3739440),
-    year = 1 + kept.year * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 45496520)";
+    month = 1 + kept.month * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 3739466),
+    year = 1 + kept.year * exp(extract(epoch FROM kept.last_time - EXCLUDED.last_time)::float8 / 45496831)";
 
 /// Over the very rows that Rapport ranks by: attention and help of a month and of a year, both ways, and how much the peer
 /// does at all.
@@ -107,11 +108,5 @@ impl Baseline {
     pub async fn rank(&self, person: &PersonId, now: Timestamp, most: i64) -> Result<usize, StoreError> {
         let rows = sqlx::query(RANK).bind(self.tenant.as_str()).bind(person.as_str()).bind(to_sql(now)).bind(most);
         Ok(rows.fetch_all(&self.pool).await?.len())
-    }
-
-    /// Removes the tables.
-    pub async fn clean(&self) -> Result<(), StoreError> {
-        sqlx::raw_sql("DROP SCHEMA rapport_baseline CASCADE").execute(&self.pool).await?;
-        Ok(())
     }
 }
