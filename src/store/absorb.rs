@@ -14,12 +14,13 @@ use crate::{
 };
 
 use super::{
-    StoreError, changes, commitment, history,
+    StoreError, commitment,
+    conclude::{Conclusion, conclude},
+    history,
     history::{ActsByTie, IdColumns},
     ledger,
     ledger::{Entry, EntryKey},
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
-    tie,
 };
 
 /// What became of one entry.
@@ -47,10 +48,12 @@ pub(super) async fn record(
         firsts.entry(entry.key()).or_insert(entry);
     }
     let candidates: Vec<&Entry> = firsts.values().copied().collect();
-    let new = ledger::insert(connection, &candidates).await?;
+    let ties = touched(&candidates);
+    let (new, kept) = ledger::insert(connection, &candidates, &ties.keys().collect()).await?;
     let outcomes = outcomes(connection, entries, &new).await?;
     if !new.is_empty() {
-        absorb(connection, &new, policy).await?;
+        let ties = if new.len() == candidates.len() { ties } else { touched(&new) };
+        absorb(connection, &new, &ties, kept, policy).await?;
     }
     Ok(outcomes)
 }
@@ -93,18 +96,25 @@ impl Entry {
 
 type DaysByTie = BTreeMap<TieKey, BTreeMap<Day, Vec<Act>>>;
 
-async fn absorb(connection: &mut PgConnection, entries: &[&Entry], policy: &Policy) -> Result<(), StoreError> {
-    let mut touched: DaysByTie = BTreeMap::new();
+fn touched(entries: &[&Entry]) -> DaysByTie {
+    let mut touched = DaysByTie::new();
     for (key, act) in entries.iter().flat_map(|entry| entry.acts()) {
         touched.entry(key).or_default().entry(act.time.day()).or_default().push(act);
     }
+    touched
+}
+
+async fn absorb(
+    connection: &mut PgConnection,
+    entries: &[&Entry],
+    touched: &DaysByTie,
+    kept: HashMap<TieKey, Tie>,
+    policy: &Policy,
+) -> Result<(), StoreError> {
     let ids: IdColumns<'_> = entries.iter().copied().collect();
-    let keys: KeyColumns<'_> = touched.keys().collect();
-    let kept = tie::lock(connection, &keys).await?;
-    let effects = settle(connection, &touched, policy).await?;
-    let gains = absorb_ties(connection, &touched, kept, &effects, &ids, policy).await?;
-    let gained = rhythms(gains, policy);
-    changes::conclude(connection, &gained, touched.keys().flat_map(TieKey::persons), policy).await
+    let effects = settle(connection, touched, policy).await?;
+    let conclusion = absorb_ties(connection, touched, kept, &effects, &ids, policy).await?;
+    conclude(connection, &conclusion, touched.keys().flat_map(TieKey::persons), policy).await
 }
 
 /// Which acts decide a commitment, and which overrule what decided it before.
@@ -149,7 +159,7 @@ async fn absorb_ties(
     effects: &Effects,
     ids: &IdColumns<'_>,
     policy: &Policy,
-) -> Result<BTreeMap<TieKey, Gains>, StoreError> {
+) -> Result<Conclusion, StoreError> {
     let effect = |key: &TieKey, act: &Act| effects.get(&(key.clone(), act.id.clone())).copied().unwrap_or(Effect::None);
     let overruled = |key: &TieKey, days: &BTreeMap<Day, Vec<Act>>| {
         days.values().flatten().any(|act| effect(key, act) == Effect::Overrules)
@@ -165,10 +175,10 @@ async fn absorb_ties(
     };
     let earlier = earlier_cells(history::acts_on_days(connection, &late, ids).await?, policy);
     let outcomes = folded_outcomes(connection, &fold, policy).await?;
-    let (mut new, mut changed, mut gains) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut begun, mut changed, mut gains) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (key, days) in touched {
         let known = kept.remove(key);
-        let target = if known.is_some() { &mut changed } else { &mut new };
+        let target = if known.is_some() { &mut changed } else { &mut begun };
         let (mut tie, gained) = absorbed(known, key, days, &earlier, effect, policy);
         if let Some(outcomes) = outcomes.get(key) {
             tie.take_outcomes(outcomes, policy);
@@ -176,8 +186,7 @@ async fn absorb_ties(
         target.insert(key.clone(), tie);
         gains.insert(key.clone(), gained);
     }
-    tie::write(connection, &new, &changed).await?;
-    Ok(gains)
+    Ok(Conclusion { begun, changed, gained: rhythms(gains, policy) })
 }
 
 /// What was done on a day of a tie before this batch.

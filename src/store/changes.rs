@@ -5,7 +5,7 @@
 //! acknowledged before that, by any server, is seen.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,22 +16,14 @@ use std::{
 use sqlx::PgConnection;
 use tokio::time::timeout;
 
-use crate::{
-    domain::{PersonId, TenantId},
-    scoring::{Policy, Rhythm},
-};
+use crate::domain::{PersonId, TenantId};
 
-use super::{
-    Store, StoreError,
-    lease::within,
-    rhythm::{Keys, StateColumns},
-    rows::RhythmKey,
-};
+use super::{Store, StoreError, lease::within};
 
 /// How long a look may take, with those before it that it waits for; longer than waiting for a connection takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(6);
 /// The most changes of one tenant that are read to catch up; who is further behind begins anew.
-const MOST_CHANGES: i64 = 1000;
+pub(super) const MOST_CHANGES: i64 = 1000;
 /// The most persons that are remembered to have been touched, for each tenant.
 const MOST_PERSONS: usize = 100_000;
 /// The most tenants that are followed at once; beyond, all are followed anew.
@@ -39,7 +31,7 @@ const MOST_TENANTS: usize = 1000;
 
 /// What stands for a person in the notes of changes. Two persons may share a mark: then what touches one seems to touch both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PersonMark(i64);
+pub struct PersonMark(pub(super) i64);
 
 impl PersonMark {
     /// The mark of a person: the first 8 bytes of the BLAKE3 hash of their id.
@@ -48,83 +40,6 @@ impl PersonMark {
         let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
         Self(i64::from_le_bytes(*first))
     }
-}
-
-/// Concludes what a transaction records, in one statement, the last before the commit: adds to rhythms what days gained,
-/// each brought forward to the later of the two days that it and the kept sums are as of (the sum of [`Rhythm::absorb`],
-/// without a read before the write); then raises the revisions of the tenants of these persons and notes that they were
-/// touched. From there to the commit, whoever else records for such a tenant waits.
-pub(super) async fn conclude<'a>(
-    connection: &mut PgConnection,
-    gained: &BTreeMap<RhythmKey, Rhythm>,
-    touched: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
-    policy: &Policy,
-) -> Result<(), StoreError> {
-    let touched: BTreeSet<_> = touched.into_iter().map(|(tenant, person)| (tenant, PersonMark::of(person))).collect();
-    if touched.is_empty() {
-        return Ok(());
-    }
-    let (tenants, marks): (Vec<&str>, Vec<i64>) =
-        touched.into_iter().map(|(tenant, PersonMark(mark))| (tenant.as_str(), mark)).unzip();
-    let (keys, state): (Keys<'_>, StateColumns) = (gained.keys().collect(), gained.values().collect());
-    let [day, week, month, year] = policy.half_lives;
-    // Changes are kept for twice as long as anybody catches up with, and forgotten many at once.
-    let concluded = sqlx::query!(
-        r#"WITH added AS (
-             INSERT INTO rhythm (tenant, person, last_time, day, days)
-             SELECT tenant, person, last_time, day, ($5::double precision[])[place * 12 - 11 : place * 12]
-             FROM UNNEST($1::text[], $2::text[], $3::timestamptz[], $4::integer[])
-                 WITH ORDINALITY AS gained (tenant, person, last_time, day, place)
-             ON CONFLICT (tenant, person) DO UPDATE SET
-                 last_time = GREATEST(rhythm.last_time, EXCLUDED.last_time), day = GREATEST(rhythm.day, EXCLUDED.day),
-                 days = ARRAY[
-                     faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $6),
-                     faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $7),
-                     faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $8),
-                     faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $9),
-                     faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $6),
-                     faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $7),
-                     faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $8),
-                     faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $9),
-                     faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $6) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $6),
-                     faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $7) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $7),
-                     faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $8) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $8),
-                     faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $9) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $9)
-                 ]
-             RETURNING 1
-         ), touched AS MATERIALIZED (
-             SELECT tenant, array_agg(person) AS persons FROM UNNEST($10::text[], $11::bigint[]) AS touched (tenant, person)
-             GROUP BY tenant
-         ), next AS (
-             INSERT INTO tenant_revision (tenant, revision)
-             SELECT tenant, 1 FROM touched WHERE (SELECT count(*) FROM added) >= 0 ORDER BY tenant
-             ON CONFLICT (tenant) DO UPDATE SET revision = tenant_revision.revision + 1
-             RETURNING tenant, revision
-         ), forgotten AS (
-             DELETE FROM change USING next
-             WHERE next.revision % 256 = 0 AND change.tenant = next.tenant
-                 AND change.revision < next.revision - 2 * $12::bigint
-         ), noted AS (
-             INSERT INTO change (tenant, revision, persons)
-             SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)
-         )
-         SELECT count(*) AS "added!" FROM added"#,
-        &keys.tenants as _,
-        &keys.persons as _,
-        &state.last_times,
-        &state.last_days,
-        &state.days,
-        day,
-        week,
-        month,
-        year,
-        &tenants as _,
-        &marks,
-        MOST_CHANGES,
-    );
-    let concluded = concluded.fetch_one(connection).await?;
-    let lost = StoreError::Inconsistent { table: "rhythm", what: "a row was not written" };
-    super::all_written(concluded.added, gained.len()).ok_or(lost)
 }
 
 /// The revision of a tenant, as the connection's transaction sees it; 0 before anything was recorded.

@@ -1,18 +1,18 @@
 //! The ledger: inserting interactions once. It is append-only; nothing here changes a row. What is read from it for scoring
 //! is in `history`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
 use crate::{
     domain::{Channel, Goal, Interaction, InteractionId, PersonId, TenantId, Timestamp, Topic},
-    scoring::Act,
+    scoring::{Act, Tie},
 };
 
 use super::{
     StoreError,
-    rows::{TieKey, from_sql, to_sql, word},
+    rows::{KeyColumns, TieKey, TieRow, from_sql, to_sql, word},
 };
 
 /// One interaction on its way into the ledger.
@@ -99,20 +99,36 @@ impl<'a> Columns<'a> {
         self.record_times.push(to_sql(entry.record_time));
     }
 
-    async fn insert(&self, connection: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
-        let inserted = sqlx::query!(
-            r#"INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
-                   effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
-               SELECT tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
-                   effort_micros, unprompted, due_time, refers_to, channel, string_to_array(topics, E'\x1f'), goal,
-                   fingerprint, record_time
-               FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[],
-                   $7::smallint[], $8::integer[], $9::bigint[], $10::boolean[], $11::timestamptz[], $12::text[],
-                   $13::text[], $14::text[], $15::text[], $16::bytea[], $17::timestamptz[])
-                   AS entry (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
-                       effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
-               ON CONFLICT (tenant, interaction_id, position) DO NOTHING
-               RETURNING tenant, interaction_id"#,
+    /// Inserts what is not there yet, then locks ties.
+    async fn insert(&self, connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<Inserted, StoreError> {
+        let rows = sqlx::query!(
+            r#"WITH inserted AS (
+                   INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind,
+                       group_size, effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint,
+                       record_time)
+                   SELECT tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
+                       effort_micros, unprompted, due_time, refers_to, channel, string_to_array(topics, E'\x1f'), goal,
+                       fingerprint, record_time
+                   FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[],
+                       $7::smallint[], $8::integer[], $9::bigint[], $10::boolean[], $11::timestamptz[], $12::text[],
+                       $13::text[], $14::text[], $15::text[], $16::bytea[], $17::timestamptz[])
+                       AS entry (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
+                           effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
+                   ON CONFLICT (tenant, interaction_id, position) DO NOTHING
+                   RETURNING tenant, interaction_id
+               ), locked AS (
+                   SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
+                   FROM UNNEST($18::text[], $19::text[], $20::text[]) AS key (tenant, actor, recipient)
+                   JOIN tie USING (tenant, actor, recipient)
+                   ORDER BY tie.tenant, tie.actor, tie.recipient
+                   FOR UPDATE OF tie
+               )
+               SELECT interaction_id AS "interaction_id?", tenant AS "tenant!", '' AS "actor!", '' AS "recipient!",
+                   TIMESTAMPTZ 'epoch' AS "first_time!", TIMESTAMPTZ 'epoch' AS "last_time!", '{}'::integer[] AS "counts!",
+                   '{}'::double precision[] AS "today!", '{}'::double precision[] AS "evidence!"
+               FROM inserted
+               UNION ALL
+               SELECT NULL, tenant, actor, recipient, first_time, last_time, counts, today, evidence FROM locked"#,
             &self.tenants as _,
             &self.ids as _,
             &self.positions,
@@ -130,26 +146,55 @@ impl<'a> Columns<'a> {
             &self.goals as _,
             &self.fingerprints,
             &self.record_times,
+            &ties.tenants as _,
+            &ties.actors as _,
+            &ties.recipients as _,
         )
         .fetch_all(connection)
         .await?;
-        Ok(inserted.into_iter().map(|row| (row.tenant, row.interaction_id)).collect())
+        let mut inserted = Inserted::default();
+        for row in rows {
+            if let Some(id) = row.interaction_id {
+                inserted.ids.push((row.tenant, id));
+                continue;
+            }
+            let row = TieRow {
+                tenant: row.tenant,
+                actor: row.actor,
+                recipient: row.recipient,
+                first_time: row.first_time,
+                last_time: row.last_time,
+                counts: row.counts,
+                today: row.today,
+                evidence: row.evidence,
+            };
+            let (key, tie) = row.try_into()?;
+            inserted.ties.insert(key, tie);
+        }
+        Ok(inserted)
     }
 }
 
-/// Inserts entries with different keys, in the order given, and tells which of them are new.
+#[derive(Default)]
+struct Inserted {
+    ids: Vec<(String, String)>,
+    ties: HashMap<TieKey, Tie>,
+}
+
+/// Inserts entries with different keys, in the order given, and tells which of them are new. Then locks these ties, as far
+/// as they exist, in the order of their keys until the transaction ends, and tells what is in them.
 pub(super) async fn insert<'a>(
     connection: &mut PgConnection,
     entries: &[&'a Entry],
-) -> Result<Vec<&'a Entry>, StoreError> {
+    ties: &KeyColumns<'_>,
+) -> Result<(Vec<&'a Entry>, HashMap<TieKey, Tie>), StoreError> {
     let mut firsts = Columns::default();
     for entry in entries {
         entry.interaction.recipients.first().into_iter().for_each(|recipient| firsts.push(entry, 0, recipient));
     }
-    let inserted: std::collections::HashSet<_> = firsts.insert(connection).await?.into_iter().collect();
-    let is_new = |entry: &&Entry| {
-        inserted.contains(&(entry.tenant.as_str().to_owned(), entry.interaction.id.as_str().to_owned()))
-    };
+    let inserted = firsts.insert(connection, ties).await?;
+    let ids: HashSet<_> = inserted.ids.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
+    let is_new = |entry: &&Entry| ids.contains(&(entry.tenant.as_str(), entry.interaction.id.as_str()));
     let new: Vec<&Entry> = entries.iter().copied().filter(is_new).collect();
     let mut rest = Columns::default();
     for entry in &new {
@@ -157,10 +202,10 @@ pub(super) async fn insert<'a>(
             rest.push(entry, position, recipient);
         }
     }
-    if !rest.ids.is_empty() && rest.insert(connection).await?.len() != rest.ids.len() {
+    if !rest.ids.is_empty() && rest.insert(connection, &KeyColumns::default()).await?.ids.len() != rest.ids.len() {
         return Err(StoreError::Inconsistent { table: "ledger", what: "a recipient without an interaction" });
     }
-    Ok(new)
+    Ok((new, inserted.ties))
 }
 
 /// What the ledger holds under these keys.

@@ -7,6 +7,7 @@ mod absorb;
 mod baseline;
 mod changes;
 mod commitment;
+mod conclude;
 mod error;
 mod history;
 mod lease;

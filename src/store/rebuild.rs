@@ -11,7 +11,9 @@ use crate::{
 };
 
 use super::{
-    Store, StoreError, changes, commitment, history, rhythm,
+    Store, StoreError, commitment,
+    conclude::{Conclusion, conclude},
+    history, ledger, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
     tie,
 };
@@ -198,7 +200,7 @@ struct Locked {
 async fn lock_pairs(connection: &mut PgConnection, both: &BTreeSet<TieKey>) -> Result<Locked, StoreError> {
     let columns: KeyColumns<'_> = both.iter().collect();
     loop {
-        let ties = tie::lock(connection, &columns).await?;
+        let (_, ties) = ledger::insert(connection, &[], &columns).await?;
         let acts = history::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
         let commitments = commitment::of_ties(connection, &columns).await?;
         if tie::get(connection, &columns).await?.len() == ties.len() {
@@ -222,13 +224,17 @@ async fn derive_ties(
     let wrong_ties = differences(&kept.ties, &ties, Tie::agrees_with);
     let wrong_commitments = differences(&kept.commitments, &commitments, Commitment::eq);
     if repair {
-        tie::write(connection, &wrong_ties.missing, &wrong_ties.wrong).await?;
         tie::delete(connection, &wrong_ties.extra).await?;
         commitment::insert(connection, &wrong_commitments.missing).await?;
         commitment::update(connection, &wrong_commitments.wrong).await?;
         commitment::delete(connection, &wrong_commitments.extra).await?;
         let touched = wrong_ties.keys().chain(wrong_commitments.keys().map(|(tie, _)| tie));
-        changes::conclude(connection, &BTreeMap::new(), touched.flat_map(TieKey::persons), policy).await?;
+        let ties = Conclusion {
+            begun: wrong_ties.missing.clone(),
+            changed: wrong_ties.wrong.clone(),
+            ..Conclusion::default()
+        };
+        conclude(connection, &ties, touched.flat_map(TieKey::persons), policy).await?;
     }
     let mut progress = Progress { ties: u64::try_from(ties.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Tie, &wrong_ties);
@@ -303,7 +309,7 @@ async fn derive_rhythms(
         rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
         let touched = wrong.keys().map(|(tenant, person)| (tenant, person));
-        changes::conclude(connection, &BTreeMap::new(), touched, policy).await?;
+        conclude(connection, &Conclusion::default(), touched, policy).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Rhythm, &wrong);

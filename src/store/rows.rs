@@ -64,6 +64,7 @@ impl TieKey {
 }
 
 /// Keys as one array for each column.
+#[derive(Default)]
 pub(super) struct KeyColumns<'a> {
     pub tenants: Vec<&'a str>,
     pub actors: Vec<&'a str>,
@@ -72,7 +73,7 @@ pub(super) struct KeyColumns<'a> {
 
 impl<'a> FromIterator<&'a TieKey> for KeyColumns<'a> {
     fn from_iter<I: IntoIterator<Item = &'a TieKey>>(keys: I) -> Self {
-        let mut columns = Self { tenants: Vec::new(), actors: Vec::new(), recipients: Vec::new() };
+        let mut columns = Self::default();
         for key in keys {
             columns.tenants.push(key.tenant.as_str());
             columns.actors.push(key.actor.as_str());

@@ -1,0 +1,147 @@
+//! How a transaction that records ends: one statement, the last before the commit, writes what it made of the evidence and
+//! tells everybody that it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::PgConnection;
+
+use crate::{
+    domain::{PersonId, TenantId},
+    scoring::{Policy, Rhythm, Tie},
+};
+
+use super::{
+    StoreError,
+    changes::{MOST_CHANGES, PersonMark},
+    rhythm,
+    rows::{KeyColumns, RhythmKey, TieKey},
+    tie,
+};
+
+/// What a transaction concludes with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conclusion {
+    /// Ties that were not there when they were locked.
+    pub begun: BTreeMap<TieKey, Tie>,
+    /// Ties to write back.
+    pub changed: BTreeMap<TieKey, Tie>,
+    /// What days add to rhythms.
+    pub gained: BTreeMap<RhythmKey, Rhythm>,
+}
+
+/// Writes ties; adds to rhythms what days gained, each brought forward to the later of the two days that it and the kept sums
+/// are as of (the sum of [`Rhythm::absorb`], without a read before the write); then raises the revisions of the tenants of
+/// the persons who were touched and notes whom. From there to the commit, whoever else records for such a tenant waits.
+pub(super) async fn conclude<'a>(
+    connection: &mut PgConnection,
+    conclusion: &Conclusion,
+    touched: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
+    policy: &Policy,
+) -> Result<(), StoreError> {
+    let touched: BTreeSet<_> = touched.into_iter().map(|(tenant, person)| (tenant, PersonMark::of(person))).collect();
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let (tenants, marks): (Vec<&str>, Vec<i64>) =
+        touched.into_iter().map(|(tenant, PersonMark(mark))| (tenant.as_str(), mark)).unzip();
+    let Conclusion { begun, changed, gained } = conclusion;
+    let ties: KeyColumns<'_> = begun.keys().chain(changed.keys()).collect();
+    let evidence: tie::StateColumns = begun.values().chain(changed.values()).collect();
+    let are_new: Vec<bool> =
+        [(true, begun), (false, changed)].iter().flat_map(|(is, ties)| ties.keys().map(|_| *is)).collect();
+    let (persons, days): (rhythm::Keys<'_>, rhythm::StateColumns) =
+        (gained.keys().collect(), gained.values().collect());
+    let [day, week, month, year] = policy.half_lives;
+    // Changes are kept for twice as long as anybody catches up with, and forgotten many at once.
+    let written = sqlx::query!(
+        r#"WITH given AS MATERIALIZED (
+               SELECT tenant, actor, recipient, is_new, first_time, last_time,
+                   ($7::integer[])[place * 17 - 16 : place * 17] AS counts,
+                   ($8::double precision[])[place * 3 - 2 : place * 3] AS today,
+                   ($9::double precision[])[place * 14 - 13 : place * 14] AS evidence
+               FROM UNNEST($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[], $6::timestamptz[])
+                   WITH ORDINALITY AS tie (tenant, actor, recipient, is_new, first_time, last_time, place)
+           ), begun AS (
+               INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
+               SELECT tenant, actor, recipient, first_time, last_time, counts, today, evidence FROM given WHERE is_new
+               ON CONFLICT (tenant, actor, recipient) DO NOTHING
+               RETURNING 1
+           ), changed AS (
+               UPDATE tie SET first_time = given.first_time, last_time = given.last_time, counts = given.counts,
+                   today = given.today, evidence = given.evidence
+               FROM given
+               WHERE NOT is_new AND tie.tenant = given.tenant AND tie.actor = given.actor
+                   AND tie.recipient = given.recipient
+               RETURNING 1
+           ), ties AS MATERIALIZED (
+               SELECT (SELECT count(*) FROM begun) AS begun, (SELECT count(*) FROM changed) AS changed
+           ), added AS (
+               INSERT INTO rhythm (tenant, person, last_time, day, days)
+               SELECT tenant, person, last_time, day, ($14::double precision[])[place * 12 - 11 : place * 12]
+               FROM ties, UNNEST($10::text[], $11::text[], $12::timestamptz[], $13::integer[])
+                   WITH ORDINALITY AS gained (tenant, person, last_time, day, place)
+               ON CONFLICT (tenant, person) DO UPDATE SET
+                   last_time = GREATEST(rhythm.last_time, EXCLUDED.last_time),
+                   day = GREATEST(rhythm.day, EXCLUDED.day),
+                   days = ARRAY[
+                       faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $15),
+                       faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $16),
+                       faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $17),
+                       faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $18),
+                       faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $15),
+                       faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $16),
+                       faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $17),
+                       faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $18),
+                       faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $15),
+                       faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $16),
+                       faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $17),
+                       faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $18)
+                   ]
+               RETURNING 1
+           ), touched AS MATERIALIZED (
+               SELECT tenant, array_agg(person) AS persons
+               FROM UNNEST($19::text[], $20::bigint[]) AS touched (tenant, person)
+               GROUP BY tenant
+           ), next AS (
+               INSERT INTO tenant_revision (tenant, revision)
+               SELECT tenant, 1 FROM touched WHERE (SELECT count(*) FROM added) >= 0 ORDER BY tenant
+               ON CONFLICT (tenant) DO UPDATE SET revision = tenant_revision.revision + 1
+               RETURNING tenant, revision
+           ), forgotten AS (
+               DELETE FROM change USING next
+               WHERE next.revision % 256 = 0 AND change.tenant = next.tenant
+                   AND change.revision < next.revision - 2 * $21::bigint
+           ), noted AS (
+               INSERT INTO change (tenant, revision, persons)
+               SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)
+           )
+           SELECT begun AS "begun!", changed AS "changed!", (SELECT count(*) FROM added) AS "added!" FROM ties"#,
+        &ties.tenants as _,
+        &ties.actors as _,
+        &ties.recipients as _,
+        &are_new,
+        &evidence.first_times,
+        &evidence.last_times,
+        &evidence.counts,
+        &evidence.todays,
+        &evidence.evidence,
+        &persons.tenants as _,
+        &persons.persons as _,
+        &days.last_times,
+        &days.last_days,
+        &days.days,
+        day,
+        week,
+        month,
+        year,
+        &tenants as _,
+        &marks,
+        MOST_CHANGES,
+    );
+    let written = written.fetch_one(connection).await?;
+    super::all_written(written.begun, begun.len()).ok_or(StoreError::Raced)?;
+    let vanished = StoreError::Inconsistent { table: "tie", what: "a locked row vanished" };
+    super::all_written(written.changed, changed.len()).ok_or(vanished)?;
+    let lost = StoreError::Inconsistent { table: "rhythm", what: "a row was not written" };
+    super::all_written(written.added, gained.len()).ok_or(lost)
+}
