@@ -32,6 +32,7 @@ pub(super) struct Conclusion {
 /// Writes ties; adds to rhythms what days gained, each brought forward to the later of the two days that it and the kept sums
 /// are as of (the sum of [`Rhythm::absorb`], without a read before the write); then raises the revisions of the tenants of
 /// the persons who were touched and notes whom. From there to the commit, whoever else records for such a tenant waits.
+#[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub(super) async fn conclude<'a>(
     connection: &mut PgConnection,
     conclusion: &Conclusion,

@@ -100,6 +100,7 @@ impl<'a> Columns<'a> {
     }
 
     /// Inserts what is not there yet, then locks ties.
+    #[expect(clippy::too_many_lines, reason = "it is one statement")]
     async fn insert(&self, connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<Inserted, StoreError> {
         let rows = sqlx::query!(
             r#"WITH inserted AS (
