@@ -86,6 +86,8 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// One connection that nothing but probes uses: however much is waiting for the others, they get through.
+    probes: PgPool,
     answers: Answers,
     unwanted: CancellationToken,
     policy: &'static Policy,
@@ -95,7 +97,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store on the database at `url`, with the policy that tenants use until they put another one to use; nothing is
+    /// A store on the database at `url`, over at most so many connections and one for probes, with the policy that tenants use until they put another one to use; nothing is
     /// connected yet.
     pub fn new(url: &str, max_connections: u32, policy: &'static Policy) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse()?;
@@ -116,9 +118,12 @@ impl Store {
                     Box::pin(std::future::ready(Ok(())))
                 }
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(options.clone());
+        let probes =
+            PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
         Ok(Self {
             pool,
+            probes,
             answers: Answers::default(),
             unwanted: CancellationToken::new(),
             policy,
@@ -179,7 +184,8 @@ impl Store {
 
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut lease = self.lease().await?;
+        // That probes are answered says nothing of the rest.
+        let mut lease = Lease::take(&self.probes, &Answers::default()).await?;
         let answered =
             within(async { Ok(sqlx::query!("SELECT 1 AS one").fetch_one(&mut *lease).await.map(drop)?) }).await;
         lease.end(answered)
@@ -288,6 +294,7 @@ impl Store {
     /// Closes all connections after their work is done.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.probes.close().await;
     }
 }
 
