@@ -8,16 +8,16 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
 use crate::{
+    access::{Access, AccessError},
     config::{Config, Database},
     embedded::{EmbeddedError, EmbeddedPostgres},
-    rpc::{Health, Rpc, Sealer},
+    rpc::{ConnectionLimits, Health, Rpc, Sealer, Tls, TlsError},
     scoring::DEFAULT,
     service::{Clock, Service},
     store::{Store, StoreError, Writer},
@@ -46,6 +46,12 @@ pub enum AppError {
     /// The private PostgreSQL did not start.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    /// The access file cannot be followed.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The database could not be prepared.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -58,6 +64,7 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct App {
     address: SocketAddr,
+    health_address: Option<SocketAddr>,
     stop: CancellationToken,
     ended: JoinHandle<Result<(), AppError>>,
 }
@@ -65,9 +72,13 @@ pub struct App {
 impl App {
     /// Starts a server; it listens when this returns, and serves as soon as its database is ready: a private one is.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, AppError> {
-        let listen = |source| AppError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let access = config.access_file.as_deref().map_or_else(|| Ok(Access::open()), Access::guarded)?;
+        let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
+        let (listener, address) = listen(config.listen).await?;
+        let probes = match config.health_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         let (url, postgres) = match config.database {
             Database::Url(url) => (url, None),
             Database::Embedded(options) => {
@@ -82,25 +93,41 @@ impl App {
             prepare(&store, &sealer).await?;
         }
         let (writer, written) = Writer::start(&store);
-        let service = Service::new(store.clone(), writer.clone(), clock, config.future_limit, config.answer_bytes);
-        let rpc = Rpc::new(service, Arc::clone(&sealer), stop.clone()).await;
-        let readiness = tokio::spawn(watch(store.clone(), sealer, rpc.health.clone()));
+        let service =
+            Service::new(store.clone(), writer.clone(), clock.clone(), config.future_limit, config.answer_bytes);
+        let rpc = Rpc::new(service, access.clone(), config.admission, Arc::clone(&sealer)).await;
+        let mut watching = JoinSet::new();
+        watching.spawn(watch(store.clone(), sealer, rpc.health.clone()));
+        watching.spawn(access.follow());
+        if let Some(tls) = &tls {
+            watching.spawn(Arc::clone(tls).follow(clock.clone()));
+        }
+        let health_address = probes.as_ref().map(|(_, address)| *address);
+        if let Some((probes, _)) = probes {
+            watching.spawn(rpc.serve_health(probes, config.connections.clone(), CancellationToken::new()));
+        }
         let running = Running {
             stop: stop.clone(),
+            shutdown_delay: config.shutdown_delay,
             drain_limit: config.drain_limit,
-            readiness,
+            watching,
             writer,
             written,
             store,
             postgres,
         };
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Ok(Self { address, stop, ended: tokio::spawn(running.run(rpc, incoming)) })
+        let ended = tokio::spawn(running.run(rpc, listener, tls, config.connections));
+        Ok(Self { address, health_address, stop, ended })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it tells probes how things stand, if not with the rest.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health_address
     }
 
     /// A token that, when cancelled, makes the server shut down.
@@ -114,11 +141,20 @@ impl App {
     }
 }
 
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let cannot = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    let bound = listener.local_addr().map_err(cannot)?;
+    Ok((listener, bound))
+}
+
 /// What has to be put to rest at the end.
 struct Running {
     stop: CancellationToken,
+    shutdown_delay: Duration,
     drain_limit: Duration,
-    readiness: JoinHandle<()>,
+    /// What is looked at all the time: the database, files, and probes that ask. Dropped, it ends.
+    watching: JoinSet<()>,
     writer: Writer,
     written: JoinHandle<()>,
     store: Store,
@@ -126,9 +162,15 @@ struct Running {
 }
 
 impl Running {
-    async fn run(mut self, rpc: Rpc, incoming: TcpIncoming) -> Result<(), AppError> {
-        let health = rpc.health.clone();
-        let mut serving = tokio::spawn(rpc.serve(incoming, self.stop.clone().cancelled_owned()));
+    async fn run(
+        mut self,
+        rpc: Rpc,
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+        limits: ConnectionLimits,
+    ) -> Result<(), AppError> {
+        let (health, going_away) = (rpc.health.clone(), CancellationToken::new());
+        let mut serving = tokio::spawn(rpc.serve(listener, tls, limits, going_away.clone()));
         let by_itself = tokio::select! {
             // Asked first: an idle server may have ended already when it is looked at.
             biased;
@@ -144,9 +186,11 @@ impl Running {
             }
         };
         tracing::info!("shutting down");
-        self.readiness.abort();
-        health.set_ready(false).await;
-        self.stop.cancel();
+        health.close().await;
+        if !by_itself {
+            sleep(self.shutdown_delay).await;
+        }
+        going_away.cancel();
         if !serving.is_finished() && timeout(self.drain_limit, &mut serving).await.is_err() {
             tracing::warn!(drain_limit_s = self.drain_limit.as_secs(), "calls are cut off that took too long to end");
             serving.abort();
@@ -156,6 +200,7 @@ impl Running {
         if !self.written.is_finished() && timeout(FLUSH_LIMIT, &mut self.written).await.is_err() {
             tracing::error!("not all that was queued could be written");
         }
+        self.watching.shutdown().await;
         if timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
             tracing::warn!("the database does not let go of its connections");
         }

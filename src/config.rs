@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     embedded::{EmbeddedOptions, default_data_dir},
+    rpc::{AdmissionLimits, ConnectionLimits, TlsFiles},
     telemetry::LogFormat,
 };
 
@@ -19,6 +20,8 @@ pub struct Flags {
     pub postgres_bin: Option<PathBuf>,
     /// `--insecure`
     pub insecure: bool,
+    /// `--access-file`
+    pub access_file: Option<PathBuf>,
 }
 
 /// Where the data is kept.
@@ -45,6 +48,16 @@ impl fmt::Debug for Database {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where to tell probes how things stand, without TLS; with the rest when nowhere.
+    pub health_listen: Option<SocketAddr>,
+    /// The file that says who may do what; everybody may do everything without one.
+    pub access_file: Option<PathBuf>,
+    /// The files that TLS is spoken with; without them it is not.
+    pub tls: Option<TlsFiles>,
+    /// What connections of callers are like.
+    pub connections: ConnectionLimits,
+    /// How many calls are taken on.
+    pub admission: AdmissionLimits,
     /// Where the data is kept.
     pub database: Database,
     /// The most connections to the database.
@@ -53,6 +66,8 @@ pub struct Config {
     pub answer_bytes: u64,
     /// How far in the future an interaction may lie.
     pub future_limit: Duration,
+    /// How long calls go on to be taken in after the server has told that it is no longer ready.
+    pub shutdown_delay: Duration,
     /// How long calls under way may take to end at shutdown.
     pub drain_limit: Duration,
 }
@@ -128,28 +143,73 @@ impl Config {
         );
         let flag = flags.insecure.then(|| ("--insecure", "true".to_owned()));
         let insecure = reader.read("RAPPORT_INSECURE", flag, false, "true or false", |text| text.parse().ok());
-        if !insecure && !listen.ip().is_loopback() {
+        let access_file = flags.access_file.or_else(|| environment("RAPPORT_ACCESS_FILE").map(PathBuf::from));
+        if !insecure && access_file.is_none() && !listen.ip().is_loopback() {
             reader.faults.push(
                 "--listen or RAPPORT_LISTEN must be a loopback address, because callers are not authenticated; \
-                 --insecure or RAPPORT_INSECURE=true allows any other"
+                 --access-file or RAPPORT_ACCESS_FILE says who may call, and --insecure or RAPPORT_INSECURE=true allows \
+                 anybody to"
                     .to_owned(),
             );
         }
+        let health_listen =
+            reader.read("RAPPORT_HEALTH_LISTEN", None, None, "an address such as 127.0.0.1:50052", |text| {
+                text.parse().ok().map(Some)
+            });
+        let tls = tls(&mut reader);
+        let connections = ConnectionLimits {
+            most: whole(reader.number("RAPPORT_MAX_CLIENT_CONNECTIONS", 10_000, 1, 1_000_000)),
+            age: Duration::from_secs(reader.number("RAPPORT_CONNECTION_AGE_SECONDS", 1800, 1, 604_800).into()),
+        };
+        let admission = AdmissionLimits {
+            calls: whole(reader.number("RAPPORT_MAX_CALLS", 8192, 1, 1_000_000)),
+            tenant_calls: whole(reader.number("RAPPORT_TENANT_CALLS", 6144, 1, 1_000_000)),
+            tenant_rate: reader.number("RAPPORT_TENANT_RATE", 0, 0, 1_000_000),
+        };
         let max_connections = reader.number("RAPPORT_MAX_CONNECTIONS", 10, 4, 1000);
         let answer_mebibytes = reader.number("RAPPORT_ANSWER_CACHE_MIB", 32, 0, 65_536);
         let future_seconds = reader.number("RAPPORT_FUTURE_LIMIT_SECONDS", 300, 0, 86_400);
+        let delay_seconds = reader.number("RAPPORT_SHUTDOWN_DELAY_SECONDS", 0, 0, 3600);
         let drain_seconds = reader.number("RAPPORT_DRAIN_LIMIT_SECONDS", 20, 0, 3600);
         let database = database(flags.data_dir, flags.postgres_bin, &mut reader);
         let config = database.map(|database| Self {
             listen,
+            health_listen,
+            access_file,
+            tls,
+            connections,
+            admission,
             database,
             max_connections,
             answer_bytes: u64::from(answer_mebibytes) << 20,
             future_limit: Duration::from_secs(future_seconds.into()),
+            shutdown_delay: Duration::from_secs(delay_seconds.into()),
             drain_limit: Duration::from_secs(drain_seconds.into()),
         });
         reader.finish(())?;
         config.ok_or_else(|| ConfigError(Vec::new()))
+    }
+}
+
+fn whole(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
+    let path = |variable: &str| (reader.environment)(variable).map(PathBuf::from);
+    let [certificate, key, client_authorities] =
+        ["RAPPORT_TLS_CERTIFICATE", "RAPPORT_TLS_KEY", "RAPPORT_TLS_CLIENT_AUTHORITIES"].map(path);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, client_authorities }),
+        (None, None) if client_authorities.is_none() => None,
+        _ => {
+            reader.faults.push(
+                "RAPPORT_TLS_CERTIFICATE and RAPPORT_TLS_KEY must be set both or not at all, and for \
+                 RAPPORT_TLS_CLIENT_AUTHORITIES both"
+                    .to_owned(),
+            );
+            None
+        }
     }
 }
 
@@ -218,6 +278,33 @@ mod tests {
         let flags = |insecure| Flags { listen: Some("0.0.0.0:1".to_owned()), insecure, ..Flags::default() };
         assert!(Config::read(flags(false), &environment).is_err());
         assert_eq!(Config::read(flags(true), &environment).unwrap().listen.port(), 1);
+    }
+
+    #[test]
+    fn listens_anywhere_when_a_file_says_who_may_call() {
+        let environment = |name: &str| match name {
+            "DATABASE_URL" => Some("postgresql://localhost/rapport".to_owned()),
+            "RAPPORT_ACCESS_FILE" => Some("access.json".to_owned()),
+            _ => None,
+        };
+        let flags = Flags { listen: Some("0.0.0.0:1".to_owned()), ..Flags::default() };
+        assert_eq!(Config::read(flags, &environment).unwrap().access_file, Some("access.json".into()));
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_go_together() {
+        let read = |given: &[&str]| {
+            let environment = |name: &str| match name {
+                "DATABASE_URL" => Some("postgresql://localhost/rapport".to_owned()),
+                name => given.contains(&name).then(|| "file.pem".to_owned()),
+            };
+            Config::read(Flags::default(), &environment).map(|config| config.tls.is_some())
+        };
+        assert!(read(&["RAPPORT_TLS_CERTIFICATE"]).is_err());
+        assert!(read(&["RAPPORT_TLS_KEY"]).is_err());
+        assert!(read(&["RAPPORT_TLS_CLIENT_AUTHORITIES"]).is_err());
+        assert_eq!(read(&["RAPPORT_TLS_CERTIFICATE", "RAPPORT_TLS_KEY"]), Ok(true));
+        assert_eq!(read(&[]), Ok(false));
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn nowhere(place: &str, words: &[&str]) {
 
 #[test]
 fn rooms_know_only_the_rooms_below_them() {
-    let rooms = ["domain", "scoring", "evaluation", "store", "service", "rpc", "app", "cli"];
+    let rooms = ["domain", "scoring", "evaluation", "store", "service", "access", "rpc", "app", "cli"];
     for (height, room) in rooms.iter().enumerate() {
         let place = if *room == "app" { "app.rs" } else { room };
         // The wiring knows the rooms below it, and commands know the wiring.
@@ -61,6 +61,13 @@ fn the_core_neither_waits_nor_talks() {
     for place in ["domain", "scoring", "evaluation"] {
         nowhere(place, &["async ", ".await", "tokio", "sqlx", "tonic", "prost", "std::fs", "std::net", "std::env"]);
     }
+}
+
+#[test]
+fn who_may_do_what_is_decided_without_the_wire_and_the_database() {
+    nowhere("access", &["sqlx", "tonic", "prost", "http::", "std::env", "crate::store", "crate::service"]);
+    nowhere("store", &["crate::access"]);
+    nowhere("service", &["crate::access"]);
 }
 
 #[test]

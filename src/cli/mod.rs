@@ -10,6 +10,7 @@ mod database;
 mod fit;
 mod history;
 mod import;
+mod keys;
 mod policy;
 mod print;
 mod rank;
@@ -72,6 +73,8 @@ enum Command {
     Policy(policy::Arguments),
     /// Put a running server under load, and measure it next to the same work in SQL written by hand
     Bench(bench::Arguments),
+    /// Make keys for callers
+    Keys(keys::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
     Rebuild(rebuild::Arguments),
     /// Print the completions for a shell
@@ -111,6 +114,7 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Fit(arguments) => fit::run(arguments).await,
             Command::Policy(arguments) => policy::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
+            Command::Keys(arguments) => keys::run(&arguments),
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -18,9 +18,15 @@ use super::{Failure, Finished, print, sample};
                         it may hold a password, so there is no flag for it; --data-dir comes before it), \
                         RAPPORT_SYSTEM_POSTGRES (whether the private PostgreSQL may be one installed on this machine; \
                         default true), RAPPORT_MAX_CONNECTIONS (to the database; default 10), \
+                        RAPPORT_TLS_CERTIFICATE, RAPPORT_TLS_KEY and RAPPORT_TLS_CLIENT_AUTHORITIES (files in PEM; default \
+                        no TLS), RAPPORT_HEALTH_LISTEN (a port for probes, without TLS; default with the rest), \
+                        RAPPORT_MAX_CLIENT_CONNECTIONS (default 10000), RAPPORT_CONNECTION_AGE_SECONDS (default 1800), \
+                        RAPPORT_MAX_CALLS (at once; default 8192), RAPPORT_TENANT_CALLS (at once; default 6144), \
+                        RAPPORT_TENANT_RATE (calls a second; default any number), \
                         RAPPORT_ANSWER_CACHE_MIB (memory for rankings that can be given again; default 32), \
                         RAPPORT_FUTURE_LIMIT_SECONDS (how far ahead of the clock an interaction may lie; default 300), \
-                        RAPPORT_DRAIN_LIMIT_SECONDS (how long calls may take to end at shutdown; default 20).")]
+                        RAPPORT_SHUTDOWN_DELAY_SECONDS (how long calls are taken in once it is said that the server is no longer \
+                        ready; default 0), RAPPORT_DRAIN_LIMIT_SECONDS (how long calls may take to end at shutdown; default 20).")]
 pub(super) struct Arguments {
     /// Where to listen [env: RAPPORT_LISTEN] [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
@@ -33,6 +39,10 @@ pub(super) struct Arguments {
     /// into the data folder]
     #[arg(long, value_name = "FOLDER")]
     postgres_bin: Option<PathBuf>,
+    /// The file that says who may do what, as the README describes it [env: RAPPORT_ACCESS_FILE] [default: everybody may do
+    /// everything]
+    #[arg(long, value_name = "FILE")]
+    access_file: Option<PathBuf>,
     /// Allow to listen beyond loopback although callers are not authenticated [env: RAPPORT_INSECURE]
     #[arg(long)]
     insecure: bool,
@@ -47,6 +57,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         data_dir: arguments.data_dir,
         postgres_bin: arguments.postgres_bin,
         insecure: arguments.insecure,
+        access_file: arguments.access_file,
     };
     let config = Config::read(flags, &process_environment)?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! The methods of `RelationshipService`: convert, call, convert.
+//! The methods of `RelationshipService`: let in, convert, call, convert.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,16 +7,18 @@ use std::{
 
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    access::{Access, Credentials, Right},
     domain::{Faults, TenantId},
     service::{RankQuery, Service, ServiceError},
 };
 
 use super::{
-    answer,
+    admission::{Admission, Turn},
+    answer, audit,
+    connections::Peer,
     page_token::{Place, Sealer, arguments},
     pb, request, status, stream,
 };
@@ -25,10 +27,12 @@ use super::{
 #[derive(Clone)]
 pub(super) struct Handlers {
     pub service: Service,
+    /// Who may call.
+    pub access: Access,
+    /// How much is taken on.
+    pub admission: Admission,
     /// Set as soon as the database is ready.
     pub sealer: Arc<OnceLock<Sealer>>,
-    /// Cancelled when the server begins to shut down.
-    pub shutdown: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -37,8 +41,9 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::RecordInteractionRequest>,
     ) -> Result<Response<pb::RecordInteractionResponse>, Status> {
+        let (tenant, _turn) = self.enter(&call, Right::Record)?;
+        let limit = request::time_left(call.metadata());
         self.sealer()?;
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let request = call.into_inner();
         let mut faults = Faults::default();
         let draft = request::draft(request.interaction, &mut faults);
@@ -56,17 +61,18 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<Streaming<pb::RecordInteractionsRequest>>,
     ) -> Result<Response<Self::RecordInteractionsStream>, Status> {
+        let (tenant, turn) = self.enter(&call, Right::Record)?;
         self.sealer()?;
-        let tenant = tenant(&call)?;
-        let answers = stream::record(self.service.clone(), tenant, call.into_inner(), self.shutdown.clone());
-        Ok(Response::new(answers))
+        let going_away = peer(&call).map(|peer| peer.going_away.clone()).unwrap_or_default();
+        Ok(Response::new(stream::record(self.service.clone(), tenant, turn, call.into_inner(), going_away)))
     }
 
     async fn rank_connections(
         &self,
         call: Request<pb::RankConnectionsRequest>,
     ) -> Result<Response<pb::RankConnectionsResponse>, Status> {
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
+        let (tenant, _turn) = self.enter(&call, Right::Rank)?;
+        let limit = request::time_left(call.metadata());
         let request = call.into_inner();
         let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
         let query = rank_query(&request, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
@@ -85,8 +91,9 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
+        let (tenant, _turn) = self.enter(&call, Right::Rank)?;
+        let limit = request::time_left(call.metadata());
         self.sealer()?;
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let query = request::connection_query(call.get_ref()).map_err(|faults| status::of_faults(&faults))?;
         let (connection, as_of, policy) = in_time(limit, self.service.connection(tenant, query)).await?;
         Ok(Response::new(pb::GetConnectionResponse {
@@ -98,6 +105,27 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
 }
 
 impl Handlers {
+    /// The tenant that a call is for, if the caller may do this there.
+    pub(super) fn tenant<T>(&self, call: &Request<T>, right: Right) -> Result<TenantId, Status> {
+        let named = request::tenant(call.metadata()).map_err(|faults| status::of_faults(&faults))?;
+        let shown = Credentials {
+            bearer: request::bearer(call.metadata()),
+            certificate_names: peer(call).map(|peer| &*peer.certificate_names).unwrap_or_default(),
+        };
+        let now = self.service.now();
+        let admitted = self.access.admit(&shown, named, right, now);
+        audit::note(&self.access, &shown, now, right, admitted.as_ref());
+        Ok(admitted.map_err(status::of_refusal)?.tenant)
+    }
+
+    /// The tenant of a call that is let in, until the turn is dropped.
+    fn enter<T>(&self, call: &Request<T>, right: Right) -> Result<(TenantId, Turn), Status> {
+        let tenant = self.tenant(call, right)?;
+        let turn = self.admission.enter(&tenant);
+        let turn = turn.map_err(|crowded| status::of_service(&ServiceError::Overloaded(crowded.into())))?;
+        Ok((tenant, turn))
+    }
+
     /// The sealer of page tokens, or a refusal as long as the database has never been ready: then nothing can be done.
     pub(super) fn sealer(&self) -> Result<&Sealer, Status> {
         let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
@@ -122,8 +150,8 @@ pub(super) async fn in_time<T>(
     done.map_err(|error| status::of_service(&error))
 }
 
-pub(super) fn tenant<T>(call: &Request<T>) -> Result<TenantId, Status> {
-    request::tenant(call.metadata()).map_err(|faults| status::of_faults(&faults))
+fn peer<T>(call: &Request<T>) -> Option<&Peer> {
+    call.extensions().get::<Peer>()
 }
 
 fn rank_query(request: &pb::RankConnectionsRequest, sealer: &Sealer, arguments: &[u8]) -> Result<RankQuery, Faults> {

@@ -8,7 +8,7 @@ use crate::telemetry::names;
 use super::status;
 
 /// The span of one call. Only known methods are named, so that callers cannot write into the log.
-pub(super) fn span(request: &Request<()>) -> tracing::Span {
+pub(super) fn span<B>(request: &Request<B>) -> tracing::Span {
     let path = request.uri().path();
     let method = match path.strip_prefix("/rapport.v1.").and_then(|path| path.split_once('/')) {
         Some(

@@ -1,7 +1,10 @@
 //! The wire: requests are converted once, with every fault collected, a use case is called, and its answer is converted
 //! back. Generated types stay in here. Rules and SQL live elsewhere.
 
+mod admission;
 mod answer;
+mod audit;
+mod connections;
 mod handlers;
 mod layers;
 mod page_token;
@@ -10,6 +13,7 @@ mod request;
 mod server;
 mod status;
 mod stream;
+mod tls;
 
 /// The contract as generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::as_conversions, reason = "generated")]
@@ -20,9 +24,12 @@ pub mod pb {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rapport.binpb"));
 }
 
+pub use admission::AdmissionLimits;
+pub use connections::ConnectionLimits;
 pub use page_token::Sealer;
 pub use request::interaction;
-pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES};
+pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES, ServeError};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// The metadata key that names the tenant.
 pub const TENANT_KEY: &str = "rapport-tenant";

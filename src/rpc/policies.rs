@@ -3,13 +3,14 @@
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::Right,
     domain::{Faults, PolicyVersion, TenantId},
     service::{MAX_POLICY_PAGE, PolicyDraft, PolicyEntry},
 };
 
 use super::{
     answer,
-    handlers::{Handlers, in_time, tenant, unsealed},
+    handlers::{Handlers, in_time, unsealed},
     page_token::Sealer,
     pb, request, status,
 };
@@ -20,8 +21,9 @@ impl pb::policy_service_server::PolicyService for Handlers {
         &self,
         call: Request<pb::PublishPolicyRequest>,
     ) -> Result<Response<pb::PublishPolicyResponse>, Status> {
+        let tenant = self.tenant(&call, Right::Admin)?;
+        let limit = request::time_left(call.metadata());
         self.sealer()?;
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let request = call.into_inner();
         let draft = PolicyDraft {
             document: request.policy.unwrap_or_default().document,
@@ -36,7 +38,8 @@ impl pb::policy_service_server::PolicyService for Handlers {
         &self,
         call: Request<pb::ListPoliciesRequest>,
     ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
+        let tenant = self.tenant(&call, Right::Admin)?;
+        let limit = request::time_left(call.metadata());
         let sealer = self.sealer()?;
         let (below, page_size) = list(call.get_ref(), sealer, &tenant).map_err(|faults| status::of_faults(&faults))?;
         let page = in_time(limit, self.service.policies(tenant.clone(), below, page_size)).await?;
@@ -48,8 +51,9 @@ impl pb::policy_service_server::PolicyService for Handlers {
     }
 
     async fn get_policy(&self, call: Request<pb::GetPolicyRequest>) -> Result<Response<pb::GetPolicyResponse>, Status> {
+        let tenant = self.tenant(&call, Right::Admin)?;
+        let limit = request::time_left(call.metadata());
         self.sealer()?;
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let version = version(&call.get_ref().version)?;
         let entry = in_time(limit, self.service.policy(tenant, version)).await?;
         Ok(Response::new(pb::GetPolicyResponse { policy: Some(policy(entry)) }))
@@ -59,8 +63,9 @@ impl pb::policy_service_server::PolicyService for Handlers {
         &self,
         call: Request<pb::RollbackPolicyRequest>,
     ) -> Result<Response<pb::RollbackPolicyResponse>, Status> {
+        let tenant = self.tenant(&call, Right::Admin)?;
+        let limit = request::time_left(call.metadata());
         self.sealer()?;
-        let (tenant, limit) = (tenant(&call)?, request::time_left(call.metadata()));
         let version = version(&call.get_ref().version)?;
         let entry = in_time(limit, self.service.roll_back_policy(tenant, version)).await?;
         Ok(Response::new(pb::RollbackPolicyResponse { policy: Some(policy(entry)) }))

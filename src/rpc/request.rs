@@ -17,13 +17,21 @@ use super::{TENANT_KEY, pb};
 /// How much a page holds unless told otherwise.
 const DEFAULT_PAGE: usize = 50;
 
-/// The tenant that a call is for.
-pub(super) fn tenant(metadata: &MetadataMap) -> Result<TenantId, Faults> {
-    let Some(value) = metadata.get(TENANT_KEY) else { return Ok(TenantId::unnamed()) };
+/// The tenant that a call names.
+pub(super) fn tenant(metadata: &MetadataMap) -> Result<Option<TenantId>, Faults> {
+    let Some(value) = metadata.get(TENANT_KEY) else { return Ok(None) };
     let mut faults = Faults::default();
     let parsed = value.to_str().map_err(|_| WordError::NotAscii).and_then(TenantId::parse_metadata);
     let tenant = faults.take(TENANT_KEY, parsed);
-    faults.or(tenant)
+    faults.or(tenant).map(Some)
+}
+
+/// The key or token that a call carries.
+pub(super) fn bearer(metadata: &MetadataMap) -> Option<&str> {
+    let value = metadata.get("authorization")?;
+    // What cannot be read proves nothing, and is not overlooked either.
+    let (scheme, bearer) = value.to_str().ok().and_then(|text| text.split_once(' ')).unwrap_or(("", ""));
+    Some(if scheme.eq_ignore_ascii_case("bearer") { bearer.trim() } else { "" })
 }
 
 /// How long a call may still take by its caller's deadline, less what an answer needs to be sent before the transport

@@ -7,7 +7,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::{domain::Faults, service::ServiceError};
+use crate::{access::Refusal, domain::Faults, service::ServiceError};
 
 use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 
@@ -78,6 +78,15 @@ fn sentence(faults: &Faults) -> String {
 fn details(reason: ErrorReason) -> ErrorDetails {
     let name = reason.as_str_name().trim_start_matches("ERROR_REASON_");
     ErrorDetails::with_error_info(name, DOMAIN, HashMap::new())
+}
+
+/// Whoever calls is not let in.
+pub(super) fn of_refusal(refusal: Refusal) -> Status {
+    let (code, reason) = match refusal {
+        Refusal::Unknown => (Code::Unauthenticated, ErrorReason::Unauthenticated),
+        Refusal::Denied => (Code::PermissionDenied, ErrorReason::PermissionDenied),
+    };
+    Status::with_error_details(code, refusal.to_string(), details(reason))
 }
 
 /// The caller's deadline has passed.

@@ -11,7 +11,7 @@ use crate::{
     service::{Accepted, Recorded, Service, ServiceError},
 };
 
-use super::{pb, request, status};
+use super::{admission::Turn, pb, request, status};
 
 /// How many items of a stream may wait for their commit.
 const WINDOW: usize = 4096;
@@ -29,19 +29,22 @@ struct Item {
 
 type Answers = mpsc::Sender<Result<pb::RecordInteractionsResponse, Status>>;
 
-/// Records what arrives, and answers with acknowledgements.
+/// Records what arrives, and answers with acknowledgements, until the caller has sent all or the connection goes away.
 pub(super) fn record(
     service: Service,
     tenant: TenantId,
+    turn: Turn,
     inbound: Streaming<pb::RecordInteractionsRequest>,
-    shutdown: CancellationToken,
+    going_away: CancellationToken,
 ) -> ReceiverStream<Result<pb::RecordInteractionsResponse, Status>> {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let (items, taken) = mpsc::channel(WINDOW);
     tokio::spawn(async move {
         // Items already taken in are acknowledged before the stream ends, whatever ended it.
-        let (ended, broken) =
-            tokio::join!(take_in(service, tenant, inbound, items, shutdown), acknowledge(taken, answers.clone()));
+        let (ended, broken) = tokio::join!(
+            take_in(service, tenant, &turn, inbound, items, going_away),
+            acknowledge(taken, answers.clone())
+        );
         if let Err(status) = broken.and(ended) {
             // The caller may be gone; then nobody needs to know.
             let _ = answers.send(Err(status)).await;
@@ -53,15 +56,16 @@ pub(super) fn record(
 async fn take_in(
     service: Service,
     tenant: TenantId,
+    turn: &Turn,
     mut inbound: Streaming<pb::RecordInteractionsRequest>,
     items: mpsc::Sender<Item>,
-    shutdown: CancellationToken,
+    going_away: CancellationToken,
 ) -> Result<(), Status> {
     let mut last = 0;
     loop {
         let request = tokio::select! {
             message = inbound.message() => message.map_err(|broken| status::of_transport(&broken))?,
-            () = shutdown.cancelled() => return Err(status::of_service(&ServiceError::ShuttingDown)),
+            () = going_away.cancelled() => return Err(status::of_service(&ServiceError::ShuttingDown)),
             // The acknowledging side has stopped: something failed, or the caller hung up.
             () = items.closed() => return Ok(()),
         };
@@ -72,6 +76,7 @@ async fn take_in(
             return Err(status::of_faults(&faults));
         }
         last = request.sequence;
+        turn.next().await;
         let mut faults = Faults::default();
         let draft = request::draft(request.interaction, &mut faults);
         let taken = service.accept(tenant.clone(), &draft, faults).await;

@@ -38,8 +38,8 @@ pub enum ServiceError {
     /// The database does not answer.
     #[error("the database is unavailable; try again later")]
     Unavailable(#[source] Source),
-    /// The server is shutting down.
-    #[error("the server is shutting down")]
+    /// The server is shutting down, or spreads its callers.
+    #[error("the server lets go of this connection; call again")]
     ShuttingDown,
     /// A defect.
     #[error("an internal error occurred")]

@@ -53,6 +53,11 @@ impl Service {
         Self { store, writer, clock, future_limit_micros, answers: Answers::new(answer_bytes) }
     }
 
+    /// The time by the clock of these use cases.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     fn latest_interaction_time(&self) -> Timestamp {
         self.clock.now().saturating_add_micros(self.future_limit_micros)
     }

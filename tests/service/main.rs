@@ -16,10 +16,12 @@
     reason = "a test fails by panicking, and may look at the clock"
 )]
 
+mod access;
 mod answers;
 mod as_of;
 mod bench;
 mod cli;
+mod connections;
 mod contention;
 mod errors;
 mod evaluated;

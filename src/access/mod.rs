@@ -1,0 +1,191 @@
+//! Who may do what: the principals that an access file names, what proves that a caller is one of them, and which rights in
+//! which tenants each is granted. Whatever is not granted is denied.
+//!
+//! A caller shows a key, a token or a client certificate. Nothing here knows of the wire; times are arguments.
+
+mod file;
+mod key;
+mod refresh;
+mod token;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::domain::{TenantId, Timestamp};
+
+pub use file::AccessError;
+pub use key::{Key, KeyEntry};
+
+use file::Document;
+use token::Tokens;
+
+/// What a principal may do in a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Record interactions.
+    Record,
+    /// Rank connections and look at them.
+    Rank,
+    /// Publish scoring policies, look at them and roll them back.
+    Admin,
+}
+
+/// What a caller shows to prove who calls.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// A key or a token, as it stands behind `Bearer `.
+    pub bearer: Option<&'a str>,
+    /// The names in a client certificate that was verified: DNS names and URIs.
+    pub certificate_names: &'a [String],
+}
+
+/// Why somebody is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing that was shown proves who calls.
+    #[error("the call carries no valid credentials")]
+    Unknown,
+    /// Who calls is known, and may not do this; or there is no such tenant: that is not told.
+    #[error("the caller may not do this in this tenant")]
+    Denied,
+}
+
+/// Somebody who may do what they asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who; `None` where callers are not authenticated.
+    pub principal: Option<Arc<str>>,
+    /// In which tenant.
+    pub tenant: TenantId,
+}
+
+/// Decides who may do what. Cloning is cheap; all clones follow the file.
+#[derive(Clone, Default)]
+pub struct Access(Option<Arc<Guard>>);
+
+struct Guard {
+    path: PathBuf,
+    rules: RwLock<Arc<Rules>>,
+    /// Asks for the token issuer's keys again: a token names one that is not known.
+    wanted: AtomicBool,
+}
+
+/// Everything that an access file says, ready to be asked.
+struct Rules {
+    principals: Vec<Principal>,
+    by_key: HashMap<String, (blake3::Hash, usize)>,
+    by_certificate: HashMap<String, usize>,
+    by_subject: HashMap<String, usize>,
+    tokens: Option<Tokens>,
+}
+
+struct Principal {
+    name: Arc<str>,
+    /// The rights in every tenant.
+    everywhere: Vec<Right>,
+    rights: HashMap<TenantId, Vec<Right>>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.is_some() { "Access(guarded)" } else { "Access(open)" })
+    }
+}
+
+impl Access {
+    /// Everybody may do everything, in the tenant they name.
+    pub fn open() -> Self {
+        Self(None)
+    }
+
+    /// As the file at `path` says.
+    pub fn guarded(path: &Path) -> Result<Self, AccessError> {
+        let rules = Arc::new(Document::read(path)?.rules(path)?);
+        Ok(Self(Some(Arc::new(Guard {
+            path: path.to_owned(),
+            rules: RwLock::new(rules),
+            wanted: AtomicBool::new(false),
+        }))))
+    }
+
+    /// Whether callers have to prove who they are.
+    pub fn is_guarded(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a caller may do something in the tenant they name, or else in the only one they may act in.
+    pub fn admit(
+        &self,
+        shown: &Credentials<'_>,
+        tenant: Option<TenantId>,
+        right: Right,
+        now: Timestamp,
+    ) -> Result<Admitted, Refusal> {
+        let Some(guard) = &self.0 else {
+            return Ok(Admitted { principal: None, tenant: tenant.unwrap_or_else(TenantId::unnamed) });
+        };
+        let rules = guard.rules();
+        let principal = guard.principal(&rules, shown, now).ok_or(Refusal::Unknown)?;
+        let tenant = tenant.or_else(|| principal.only_tenant()).ok_or(Refusal::Denied)?;
+        if !principal.may(right, &tenant) {
+            return Err(Refusal::Denied);
+        }
+        Ok(Admitted { principal: Some(Arc::clone(&principal.name)), tenant })
+    }
+
+    /// Who calls, if that is proven.
+    pub fn principal(&self, shown: &Credentials<'_>, now: Timestamp) -> Option<Arc<str>> {
+        let guard = self.0.as_ref()?;
+        guard.principal(&guard.rules(), shown, now).map(|principal| Arc::clone(&principal.name))
+    }
+}
+
+impl Guard {
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A bearer that proves nothing is not made good by a certificate: who shows it means somebody else.
+    fn principal<'a>(&self, rules: &'a Rules, shown: &Credentials<'_>, now: Timestamp) -> Option<&'a Principal> {
+        let place = match shown.bearer {
+            Some(bearer) if Key::looks_like(bearer) => rules.holder(bearer)?,
+            Some(token) => {
+                let subject =
+                    rules.tokens.as_ref()?.subject(token, now, || self.wanted.store(true, Ordering::Relaxed))?;
+                *rules.by_subject.get(&*subject)?
+            }
+            None => *shown.certificate_names.iter().find_map(|name| rules.by_certificate.get(name))?,
+        };
+        rules.principals.get(place)
+    }
+}
+
+impl Rules {
+    /// Who holds a key. Hashes are compared in constant time.
+    fn holder(&self, key: &str) -> Option<usize> {
+        let (hash, place) = self.by_key.get(Key::id_of(key)?)?;
+        (blake3::hash(key.as_bytes()) == *hash).then_some(*place)
+    }
+}
+
+impl Principal {
+    fn may(&self, right: Right, tenant: &TenantId) -> bool {
+        self.everywhere.contains(&right) || self.rights.get(tenant).is_some_and(|rights| rights.contains(&right))
+    }
+
+    fn only_tenant(&self) -> Option<TenantId> {
+        let mut tenants = self.rights.keys();
+        let only = tenants.next().cloned();
+        only.filter(|_| tenants.next().is_none() && self.everywhere.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! TLS: the certificate a server shows, whose client certificates it believes, and following both when their files change.
+//! Connections that are open keep what they began with.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, RootCertStore, ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+        server::WebPkiClientVerifier,
+    },
+};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::service::Clock;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long before its end a certificate is warned of, and how often.
+const WARN: (Duration, Duration) = (Duration::from_hours(14 * 24), Duration::from_hours(1));
+/// The largest file, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Which files hold what TLS needs, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those that vouch for it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities whose client certificates are believed; without them none is asked for.
+    pub client_authorities: Option<PathBuf>,
+}
+
+/// Why TLS cannot be spoken. Nothing that is in the files shows.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("the TLS {what} cannot be read: {source}")]
+    Unreadable {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file holds no such thing.
+    #[error("the TLS {0} holds nothing of that kind in PEM")]
+    Empty(&'static str),
+    /// They do not fit together.
+    #[error("the TLS files do not fit together: {0}")]
+    Unfit(String),
+}
+
+/// What is spoken with those who connect from now on.
+#[derive(Debug)]
+pub struct Tls {
+    files: TlsFiles,
+    current: RwLock<Current>,
+}
+
+#[derive(Clone, Debug)]
+struct Current {
+    texts: [Vec<u8>; 3],
+    config: Arc<ServerConfig>,
+    ends: i64,
+}
+
+impl Tls {
+    /// What the files say.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let current = RwLock::new(read(&files)?);
+        Ok(Self { files, current })
+    }
+
+    /// Follows the files, until this is dropped, and warns of a certificate that ends soon. What cannot be followed changes
+    /// nothing, and is logged.
+    pub async fn follow(self: Arc<Self>, clock: Clock) {
+        let (mut failed, mut warned) = (false, None::<Instant>);
+        loop {
+            let (now, _) = clock.now().seconds_and_nanos();
+            let left = Duration::from_secs(u64::try_from(self.ends() - now).unwrap_or(0));
+            if left < WARN.0 && warned.is_none_or(|warned| warned.elapsed() >= WARN.1) {
+                warned = Some(Instant::now());
+                tracing::warn!(left_s = left.as_secs(), "the TLS certificate ends soon");
+            }
+            sleep(LOOK).await;
+            match read(&self.files) {
+                Ok(now) => {
+                    failed = false;
+                    let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                    if now.texts != current.texts {
+                        tracing::info!(ends_unix_s = now.ends, "the TLS certificate has changed, and is shown");
+                        *current = now;
+                    }
+                }
+                Err(error) if !failed => {
+                    failed = true;
+                    tracing::error!("the TLS files have changed, and cannot be followed: {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub fn ends(&self) -> i64 {
+        self.current().ends
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current().config)
+    }
+
+    fn current(&self) -> Current {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<Current, TlsError> {
+    let certificate = text("certificate", &files.certificate)?;
+    let key = text("key", &files.key)?;
+    let authorities = match &files.client_authorities {
+        Some(path) => text("client authorities", path)?,
+        None => Vec::new(),
+    };
+    let chain = certificates("certificate", &certificate)?;
+    let ends = chain.first().and_then(|first| end_of(first)).ok_or(TlsError::Empty("certificate"))?;
+    let private = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsError::Empty("key"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unfit = |error: &dyn std::fmt::Display| TlsError::Unfit(error.to_string());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unfit(&error))?;
+    let builder = if files.client_authorities.is_some() {
+        let mut roots = RootCertStore::empty();
+        for authority in certificates("client authorities", &authorities)? {
+            roots.add(authority).map_err(|error| unfit(&error))?;
+        }
+        // Who shows none has to prove otherwise who they are.
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+        builder.with_client_cert_verifier(verifier.build().map_err(|error| unfit(&error))?)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_single_cert(chain, private).map_err(|error| unfit(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Current { texts: [certificate, key, authorities], config: Arc::new(config), ends })
+}
+
+fn text(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |source| TlsError::Unreadable { what, source };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
+        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    std::fs::read(path).map_err(unreadable)
+}
+
+fn certificates(what: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    found.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Empty(what))
+}
+
+fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+}
+
+/// The DNS names and URIs that a certificate is for.
+pub(super) fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let parsed = X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed);
+    let alternatives = parsed.as_ref().and_then(|parsed| parsed.subject_alternative_name().ok().flatten());
+    let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect()
+}

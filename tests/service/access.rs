@@ -1,0 +1,373 @@
+//! Who gets in: keys, tokens and client certificates, what they are granted, and that both follow their files.
+
+use std::{error::Error as _, net::SocketAddr, path::PathBuf, time::Duration};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use rapport::{
+    access::Key,
+    app::App,
+    domain::Kind,
+    rpc::{TENANT_KEY, TlsFiles, pb},
+    service::Clock,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tonic::{
+    Code, Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+
+use crate::harness::{act, channel, config, database, day, document, eventually, reason, unix_now};
+
+/// Shows a key or a token, and names a tenant.
+#[derive(Clone)]
+struct Shown {
+    bearer: Option<String>,
+    tenant: Option<&'static str>,
+}
+
+impl Interceptor for Shown {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", format!("Bearer {bearer}").parse().unwrap());
+        }
+        if let Some(tenant) = self.tenant {
+            request.metadata_mut().insert(TENANT_KEY, tenant.parse().unwrap());
+        }
+        Ok(request)
+    }
+}
+
+type Client = pb::relationship_service_client::RelationshipServiceClient<InterceptedService<Channel, Shown>>;
+
+fn client(channel: Channel, bearer: impl Into<Option<String>>, tenant: Option<&'static str>) -> Client {
+    Client::new(InterceptedService::new(channel, Shown { bearer: bearer.into(), tenant }))
+}
+
+async fn rank(client: &mut Client) -> Result<pb::RankConnectionsResponse, Status> {
+    let request = pb::RankConnectionsRequest { person: "zed".to_owned(), ..Default::default() };
+    client.rank_connections(request).await.map(tonic::Response::into_inner)
+}
+
+async fn record(client: &mut Client) -> Result<(), Status> {
+    let interaction = Some(act(Kind::Help, "rosa", "zed", day(0)));
+    let request = pb::RecordInteractionRequest { interaction, validate_only: false };
+    client.record_interaction(request).await.map(drop)
+}
+
+/// A server that lets in whom a file says, and the file.
+struct Guarded {
+    app: App,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Guarded {
+    async fn start(document: &Value, with: impl FnOnce(&std::path::Path, &mut rapport::config::Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("access.json");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let mut config = config(database(true).await);
+        config.access_file = Some(file.clone());
+        config.health_listen = Some(([127, 0, 0, 1], 0).into());
+        with(folder.path(), &mut config);
+        let app = App::start(config, Clock::system()).await.unwrap();
+        crate::harness::ready(app.health_address().unwrap()).await;
+        Self { app, file, _folder: folder }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.app.address()
+    }
+}
+
+fn principal(name: &str, keys: &[&Key], tenants: &[&str], rights: &[&str]) -> Value {
+    let keys: Vec<_> = keys.iter().map(|key| key.entry()).collect();
+    json!({"name": name, "keys": keys, "grants": [{"tenants": tenants, "rights": rights}]})
+}
+
+#[tokio::test]
+async fn whoever_is_not_known_is_refused_and_whoever_may_not_is_denied() {
+    let (crm, other) = (Key::new().unwrap(), Key::new().unwrap());
+    let document = json!({"principals": [
+        principal("crm", &[&crm], &["crm"], &["record", "rank"]),
+        principal("other", &[&other], &["other", "more"], &["rank"]),
+    ]});
+    let server = Guarded::start(&document, |_, _| {}).await;
+    let with = |key: &Key, tenant| client(channel(server.address()), key.as_str().to_owned(), tenant);
+    record(&mut with(&crm, None)).await.unwrap();
+    assert_eq!(rank(&mut with(&crm, Some("crm"))).await.unwrap().connections.len(), 1);
+    for shown in [None, Some(String::new()), Some("nonsense".to_owned()), Some(format!("{}0", crm.as_str()))] {
+        let refused = rank(&mut client(channel(server.address()), shown, Some("crm"))).await.unwrap_err();
+        assert_eq!((refused.code(), &*reason(&refused)), (Code::Unauthenticated, "UNAUTHENTICATED"));
+    }
+    let denied = [
+        rank(&mut with(&other, Some("crm"))).await.unwrap_err(),
+        rank(&mut with(&other, Some("never-heard-of"))).await.unwrap_err(),
+        rank(&mut with(&other, None)).await.unwrap_err(),
+        record(&mut with(&other, Some("other"))).await.unwrap_err(),
+    ];
+    for one in &denied {
+        assert_eq!((one.code(), &*reason(one)), (Code::PermissionDenied, "PERMISSION_DENIED"));
+        // Nothing tells a tenant that is somebody else's from one that is nobody's.
+        assert_eq!((one.message(), one.details()), (denied[0].message(), denied[0].details()));
+    }
+}
+
+#[tokio::test]
+async fn a_right_in_one_tenant_opens_nothing_that_another_has_made() {
+    let (first, second) = (Key::new().unwrap(), Key::new().unwrap());
+    let document = json!({"principals": [
+        principal("first", &[&first], &["first"], &["record", "rank", "admin"]),
+        principal("second", &[&second], &["second"], &["record", "rank", "admin"]),
+    ]});
+    let server = Guarded::start(&document, |_, _| {}).await;
+    let [mut first, mut second] =
+        [&first, &second].map(|key| client(channel(server.address()), key.as_str().to_owned(), None));
+    for peer in ["ada", "rosa", "kim"] {
+        let interaction = Some(act(Kind::Help, peer, "zed", day(0)));
+        first.record_interaction(pb::RecordInteractionRequest { interaction, validate_only: false }).await.unwrap();
+    }
+    let page = |page_token: String| pb::RankConnectionsRequest {
+        person: "zed".to_owned(),
+        page_size: 1,
+        page_token,
+        ..Default::default()
+    };
+    let theirs = first.rank_connections(page(String::new())).await.unwrap().into_inner();
+    assert!(rank(&mut second).await.unwrap().connections.is_empty());
+    let taken = second.rank_connections(page(theirs.next_page_token)).await.unwrap_err();
+    let made_up = second.rank_connections(page("made-up".to_owned())).await.unwrap_err();
+    assert_eq!(
+        (taken.code(), taken.message(), taken.details()),
+        (made_up.code(), made_up.message(), made_up.details())
+    );
+}
+
+#[tokio::test]
+async fn policies_are_for_those_who_may_administer() {
+    let (operator, clerk) = (Key::new().unwrap(), Key::new().unwrap());
+    let grants = json!({"principals": [
+        principal("operator", &[&operator], &["*"], &["admin"]),
+        principal("clerk", &[&clerk], &["*"], &["record", "rank"]),
+    ]});
+    let server = Guarded::start(&grants, |_, _| {}).await;
+    let publish = async |key: &Key| {
+        let shown = Shown { bearer: Some(key.as_str().to_owned()), tenant: Some("any") };
+        let channel = InterceptedService::new(channel(server.address()), shown);
+        let mut policies = pb::policy_service_client::PolicyServiceClient::new(channel);
+        let policy = pb::Policy { document: document("ours-1"), ..pb::Policy::default() };
+        policies.publish_policy(pb::PublishPolicyRequest { policy: Some(policy), ..Default::default() }).await
+    };
+    assert_eq!(publish(&clerk).await.unwrap_err().code(), Code::PermissionDenied);
+    publish(&operator).await.unwrap();
+    let operator = client(channel(server.address()), operator.as_str().to_owned(), Some("any"));
+    assert_eq!(rank(&mut operator.clone()).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn the_access_file_is_followed_and_a_broken_one_is_not() {
+    let (old, new) = (Key::new().unwrap(), Key::new().unwrap());
+    let document = |keys: &[&Key]| json!({"principals": [principal("crm", keys, &["crm"], &["rank"])]});
+    let server = Guarded::start(&document(&[&old]), |_, _| {}).await;
+    let [mut with_old, mut with_new] =
+        [&old, &new].map(|key| client(channel(server.address()), key.as_str().to_owned(), None));
+    assert!(rank(&mut with_new).await.is_err());
+    std::fs::write(&server.file, document(&[&old, &new]).to_string()).unwrap();
+    eventually("the new key is taken", async || rank(&mut with_new).await.is_ok()).await;
+    rank(&mut with_old).await.expect("both are");
+    std::fs::write(&server.file, "{").unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    rank(&mut with_old).await.expect("what is broken changes nothing");
+    std::fs::write(&server.file, document(&[&new]).to_string()).unwrap();
+    eventually("the old key is refused", async || rank(&mut with_old).await.is_err()).await;
+    rank(&mut with_new).await.unwrap();
+}
+
+/// Somebody who signs tokens.
+struct Issuer {
+    key: EncodingKey,
+    id: &'static str,
+}
+
+impl Issuer {
+    fn new(id: &'static str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        Self { key: EncodingKey::from_ec_der(&key.serialize_der()), id }
+    }
+
+    fn keys(&self) -> Value {
+        let mut key = Jwk::from_encoding_key(&self.key, Algorithm::ES256).unwrap();
+        key.common.key_id = Some(self.id.to_owned());
+        json!({"keys": [key]})
+    }
+
+    fn token(&self, change: impl FnOnce(&mut Header, &mut Value)) -> String {
+        let mut header = Header { kid: Some(self.id.to_owned()), ..Header::new(Algorithm::ES256) };
+        let mut claims = json!({
+            "iss": "https://issuer.example", "aud": "rapport", "sub": "crm-service", "exp": unix_now() + 300
+        });
+        change(&mut header, &mut claims);
+        encode(&header, &claims, &self.key).unwrap()
+    }
+}
+
+fn token_rules(source: &str, place: &str) -> Value {
+    json!({
+        "principals": [{"name": "crm", "subjects": ["crm-service"],
+            "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}],
+        "tokens": {"issuer": "https://issuer.example", "audience": "rapport", "algorithms": ["ES256"], source: place},
+    })
+}
+
+#[tokio::test]
+async fn a_token_counts_when_everything_about_it_is_right() {
+    let (issuer, forger) = (Issuer::new("1"), Issuer::new("1"));
+    let keys = issuer.keys().to_string();
+    let server = Guarded::start(&token_rules("keys_file", "keys.json"), move |folder, _| {
+        std::fs::write(folder.join("keys.json"), keys).unwrap();
+    })
+    .await;
+    let try_token = async |token: String| rank(&mut client(channel(server.address()), token, None)).await;
+    let good = issuer.token(|_, _| {});
+    try_token(good.clone()).await.unwrap();
+    try_token(good.clone()).await.expect("a second time, too");
+    let (head, rest) = good.split_once('.').unwrap();
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", rest.split_once('.').unwrap().0);
+    for (why, bad) in [
+        ("forged", forger.token(|_, _| {})),
+        ("expired", issuer.token(|_, claims| claims["exp"] = (unix_now() - 60).into())),
+        ("early", issuer.token(|_, claims| claims["nbf"] = (unix_now() + 120).into())),
+        ("other issuer", issuer.token(|_, claims| claims["iss"] = "https://other.example".into())),
+        ("other audience", issuer.token(|_, claims| claims["aud"] = "other".into())),
+        ("nobody", issuer.token(|_, claims| claims["sub"] = "nobody".into())),
+        ("no end", issuer.token(|_, claims| drop(claims.as_object_mut().unwrap().remove("exp")))),
+        ("unknown key", issuer.token(|header, _| header.kid = Some("2".to_owned()))),
+        ("unsigned", unsigned),
+        ("cut", head.to_owned()),
+        ("long", "a.".repeat(5000)),
+    ] {
+        assert_eq!(try_token(bad).await.unwrap_err().code(), Code::Unauthenticated, "{why}");
+    }
+}
+
+#[tokio::test]
+async fn the_issuers_keys_are_fetched() {
+    let issuer = Issuer::new("1");
+    let keys = issuer.keys().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{keys}", keys.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let server = Guarded::start(&token_rules("keys_url", &url), |_, _| {}).await;
+    let mut client = client(channel(server.address()), issuer.token(|_, _| {}), None);
+    eventually("the token is taken", async || rank(&mut client).await.is_ok()).await;
+}
+
+/// An authority that certificates come from.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn certificate(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate and its key.
+    fn issue(&self, name: SanType) -> (String, String) {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.subject_alt_names = vec![name];
+        let key = KeyPair::generate().unwrap();
+        (parameters.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn server(&self) -> (String, String) {
+        self.issue(SanType::DnsName("localhost".try_into().unwrap()))
+    }
+}
+
+fn write_tls(folder: &std::path::Path, (certificate, key): &(String, String)) {
+    std::fs::write(folder.join("server.crt"), certificate).unwrap();
+    std::fs::write(folder.join("server.key"), key).unwrap();
+}
+
+fn tls_files(folder: &std::path::Path, client_authorities: bool) -> TlsFiles {
+    TlsFiles {
+        certificate: folder.join("server.crt"),
+        key: folder.join("server.key"),
+        client_authorities: client_authorities.then(|| folder.join("clients.crt")),
+    }
+}
+
+fn tls_channel(address: SocketAddr, authority: &Authority, identity: Option<(String, String)>) -> Channel {
+    let mut tls =
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate())).domain_name("localhost");
+    if let Some((certificate, key)) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap().connect_lazy()
+}
+
+#[tokio::test]
+async fn a_client_certificate_proves_who_calls() {
+    let (authority, strangers) = (Authority::new(), Authority::new());
+    let document = json!({"principals": [{"name": "crm", "certificates": ["spiffe://example.org/crm"],
+        "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}]});
+    let server = Guarded::start(&document, |folder, config| {
+        write_tls(folder, &authority.server());
+        std::fs::write(folder.join("clients.crt"), authority.certificate()).unwrap();
+        config.tls = Some(tls_files(folder, true));
+    })
+    .await;
+    let uri = |name: &str| SanType::URI(name.try_into().unwrap());
+    let as_whom =
+        async |identity| rank(&mut client(tls_channel(server.address(), &authority, identity), None, None)).await;
+    as_whom(Some(authority.issue(uri("spiffe://example.org/crm")))).await.unwrap();
+    let other = as_whom(Some(authority.issue(uri("spiffe://example.org/other")))).await.unwrap_err();
+    assert_eq!(other.code(), Code::Unauthenticated);
+    assert_eq!(as_whom(None).await.unwrap_err().code(), Code::Unauthenticated);
+    let stranger = as_whom(Some(strangers.issue(uri("spiffe://example.org/crm")))).await.unwrap_err();
+    assert!(stranger.source().is_some(), "the handshake fails: {stranger:?}");
+    let plain = rank(&mut client(channel(server.address()), None, None)).await.unwrap_err();
+    assert!(plain.source().is_some(), "nothing is said without TLS: {plain:?}");
+}
+
+#[tokio::test]
+async fn another_certificate_is_shown_without_a_restart() {
+    let (before, after) = (Authority::new(), Authority::new());
+    let key = Key::new().unwrap();
+    let document = json!({"principals": [principal("crm", &[&key], &["crm"], &["rank"])]});
+    let mut place = None;
+    let server = Guarded::start(&document, |folder, config| {
+        write_tls(folder, &before.server());
+        config.tls = Some(tls_files(folder, false));
+        place = Some(folder.to_owned());
+    })
+    .await;
+    let through =
+        |authority: &Authority| client(tls_channel(server.address(), authority, None), key.as_str().to_owned(), None);
+    let mut open = through(&before);
+    rank(&mut open).await.unwrap();
+    assert!(rank(&mut through(&after)).await.is_err());
+    write_tls(&place.unwrap(), &after.server());
+    eventually("the new certificate is shown", async || rank(&mut through(&after)).await.is_ok()).await;
+    assert!(rank(&mut through(&before)).await.is_err(), "and the old one no more");
+    rank(&mut open).await.expect("what is open stays open");
+}
