@@ -11,7 +11,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     access::{Access, AccessError},
@@ -20,7 +20,8 @@ use crate::{
     rpc::{ConnectionLimits, Health, Rpc, Sealer, Tls, TlsError},
     scoring::DEFAULT,
     service::{Clock, Service},
-    store::{Store, StoreError, Writer},
+    store::{Store, StoreError, Watch, Writer},
+    telemetry::{Metrics, TelemetryError, scrape},
 };
 
 /// How often the database is asked whether it is there, and how long it may take to answer.
@@ -55,6 +56,9 @@ pub enum AppError {
     /// The database could not be prepared.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Telemetry has nowhere to go.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The server stopped by itself.
     #[error("the server stopped by itself; its log says why")]
     Stopped,
@@ -65,6 +69,7 @@ pub enum AppError {
 pub struct App {
     address: SocketAddr,
     health_address: Option<SocketAddr>,
+    metrics_address: Option<SocketAddr>,
     stop: CancellationToken,
     ended: JoinHandle<Result<(), AppError>>,
 }
@@ -79,6 +84,10 @@ impl App {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
+        let metrics = Metrics::start(&config.export, config.metrics_listen.is_some())?;
+        metrics.started(clock.now().seconds_and_nanos().0);
+        metrics.set_ready(false);
+        let (scraped, metrics_address) = offer(config.metrics_listen, &metrics).await?;
         let (url, postgres) = match config.database {
             Database::Url(url) => (url, None),
             Database::Embedded(options) => {
@@ -86,7 +95,8 @@ impl App {
                 (postgres.database_url(), Some(postgres))
             }
         };
-        let store = Store::new(&url, config.max_connections, &DEFAULT)?;
+        let watched = Watch { metrics: metrics.clone(), slow_statement: config.slow_statement };
+        let store = Store::watched(&url, config.max_connections, &DEFAULT, watched)?;
         let (sealer, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
         if postgres.is_some() {
             store.migrate().await?;
@@ -115,9 +125,11 @@ impl App {
             written,
             store,
             postgres,
+            metrics,
+            scraped,
         };
         let ended = tokio::spawn(running.run(rpc, listener, tls, config.connections));
-        Ok(Self { address, health_address, stop, ended })
+        Ok(Self { address, health_address, metrics_address, stop, ended })
     }
 
     /// Where it listens.
@@ -128,6 +140,11 @@ impl App {
     /// Where it tells probes how things stand, if not with the rest.
     pub fn health_address(&self) -> Option<SocketAddr> {
         self.health_address
+    }
+
+    /// Where Prometheus can read metrics, if anywhere.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// A token that, when cancelled, makes the server shut down.
@@ -141,13 +158,6 @@ impl App {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let cannot = |source| AppError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(cannot)?;
-    let bound = listener.local_addr().map_err(cannot)?;
-    Ok((listener, bound))
-}
-
 /// What has to be put to rest at the end.
 struct Running {
     stop: CancellationToken,
@@ -159,6 +169,9 @@ struct Running {
     written: JoinHandle<()>,
     store: Store,
     postgres: Option<EmbeddedPostgres>,
+    metrics: Metrics,
+    /// Serves the metrics, also while all else ends.
+    scraped: Option<AbortOnDropHandle<()>>,
 }
 
 impl Running {
@@ -187,6 +200,7 @@ impl Running {
         };
         tracing::info!("shutting down");
         health.close().await;
+        self.metrics.set_ready(false);
         if !by_itself {
             sleep(self.shutdown_delay).await;
         }
@@ -207,9 +221,29 @@ impl Running {
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }
+        drop(self.scraped);
+        self.metrics.end().await;
         tracing::info!("shut down");
         if by_itself { Err(AppError::Stopped) } else { Ok(()) }
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Offers the metrics to Prometheus, when there is where to, and tells where that is.
+async fn offer(
+    address: Option<SocketAddr>,
+    metrics: &Metrics,
+) -> Result<(Option<AbortOnDropHandle<()>>, Option<SocketAddr>), AppError> {
+    let Some(address) = address else { return Ok((None, None)) };
+    let (listener, address) = listen(address).await?;
+    let serving = tokio::spawn(scrape::serve(listener, metrics.clone()));
+    Ok((Some(AbortOnDropHandle::new(serving)), Some(address)))
 }
 
 /// Keeps the health service's word true: ready once the schema fits and as long as the database answers.
@@ -233,6 +267,7 @@ async fn watch(store: Store, sealer: Arc<OnceLock<Sealer>>, health: Health) {
         if now_ready != ready {
             ready = now_ready;
             health.set_ready(ready).await;
+            store.metrics().set_ready(ready);
             tracing::info!(ready, "readiness changed");
         }
         sleep(PROBE.0).await;

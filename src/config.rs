@@ -1,13 +1,17 @@
 //! Settings: flags before environment before defaults. This is the only reader of the environment, and it reports every
 //! bad setting at once.
 
+mod export;
+
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     embedded::{EmbeddedOptions, default_data_dir},
     rpc::{AdmissionLimits, ConnectionLimits, TlsFiles},
-    telemetry::LogFormat,
+    telemetry::{Export, LogFormat},
 };
+
+pub use export::read_export;
 
 /// Settings given on the command line, as they were written; they come before the environment.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +26,8 @@ pub struct Flags {
     pub insecure: bool,
     /// `--access-file`
     pub access_file: Option<PathBuf>,
+    /// `--metrics-listen`
+    pub metrics_listen: Option<String>,
 }
 
 /// Where the data is kept.
@@ -70,6 +76,12 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// How long calls under way may take to end at shutdown.
     pub drain_limit: Duration,
+    /// Where Prometheus can read metrics; nowhere when `None`.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where telemetry is sent.
+    pub export: Export,
+    /// How long a statement may take before it is logged as slow.
+    pub slow_statement: Duration,
 }
 
 /// How the program logs.
@@ -171,6 +183,9 @@ impl Config {
         let future_seconds = reader.number("RAPPORT_FUTURE_LIMIT_SECONDS", 300, 0, 86_400);
         let delay_seconds = reader.number("RAPPORT_SHUTDOWN_DELAY_SECONDS", 0, 0, 3600);
         let drain_seconds = reader.number("RAPPORT_DRAIN_LIMIT_SECONDS", 20, 0, 3600);
+        let slow_milliseconds = reader.number("RAPPORT_SLOW_STATEMENT_MS", 1000, 1, 3_600_000);
+        let metrics_listen = metrics_listen(flags.metrics_listen, &mut reader);
+        let export = export::export(&mut reader);
         let database = database(flags.data_dir, flags.postgres_bin, &mut reader);
         let config = database.map(|database| Self {
             listen,
@@ -185,6 +200,9 @@ impl Config {
             future_limit: Duration::from_secs(future_seconds.into()),
             shutdown_delay: Duration::from_secs(delay_seconds.into()),
             drain_limit: Duration::from_secs(drain_seconds.into()),
+            metrics_listen,
+            export,
+            slow_statement: Duration::from_millis(slow_milliseconds.into()),
         });
         reader.finish(())?;
         config.ok_or_else(|| ConfigError(Vec::new()))
@@ -239,6 +257,13 @@ fn database(data_dir: Option<PathBuf>, postgres_bin: Option<PathBuf>, reader: &m
             None
         }
     }
+}
+
+/// Loopback or not: what is read there is about the server, and about nobody.
+fn metrics_listen(flag: Option<String>, reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    let flag = flag.map(|listen| ("--metrics-listen", listen));
+    let expected = "an address such as 127.0.0.1:9464";
+    reader.read("RAPPORT_METRICS_LISTEN", flag, None, expected, |text| text.parse().ok().map(Some))
 }
 
 impl LogConfig {

@@ -100,9 +100,17 @@ pub fn run() -> ExitCode {
 
 fn start(command: Command) -> Result<Finished, Failure> {
     let log = config::LogConfig::read(&config::process_environment)?;
-    telemetry::start_logging(&log.filter, log.format)
-        .map_err(|_| "RAPPORT_LOG must be a log filter such as info or rapport=debug")?;
+    let filter = log.filter.parse().map_err(|_| "RAPPORT_LOG must be a log filter such as info or rapport=debug")?;
+    // Only a server is worth tracing; the other commands are its callers.
+    let export = match command {
+        Command::Serve(_) => config::read_export(&config::process_environment)?,
+        _ => telemetry::Export::default(),
+    };
     let runtime = tokio::runtime::Runtime::new()?;
+    let within = runtime.enter();
+    // Dropped before the runtime however the command ends, also by a panic: it carries the last spans.
+    let telemetry = telemetry::Telemetry::start(filter, log.format, &export)?;
+    drop(within);
     let finished = runtime.block_on(async {
         match command {
             Command::Serve(arguments) => serve::run(arguments).await,
@@ -124,6 +132,7 @@ fn start(command: Command) -> Result<Finished, Failure> {
             }
         }
     });
+    drop(telemetry);
     // Blocking reads of a terminal may never end; they do not hold the process back.
     runtime.shutdown_background();
     finished

@@ -26,7 +26,16 @@ use super::{Failure, Finished, print, sample};
                         RAPPORT_ANSWER_CACHE_MIB (memory for rankings that can be given again; default 32), \
                         RAPPORT_FUTURE_LIMIT_SECONDS (how far ahead of the clock an interaction may lie; default 300), \
                         RAPPORT_SHUTDOWN_DELAY_SECONDS (how long calls are taken in once it is said that the server is no longer \
-                        ready; default 0), RAPPORT_DRAIN_LIMIT_SECONDS (how long calls may take to end at shutdown; default 20).")]
+                        ready; default 0), \
+                        RAPPORT_DRAIN_LIMIT_SECONDS (how long calls may take to end at shutdown; default 20), \
+                        RAPPORT_SLOW_STATEMENT_MS (from how long on a statement is logged, without its values; \
+                        default 1000).\n\n\
+                        Traces and metrics are sent by OTLP over gRPC when OTEL_EXPORTER_OTLP_ENDPOINT, or \
+                        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, say where to; \
+                        OpenTelemetry's other standard variables hold too: OTEL_SERVICE_NAME (default rapport), \
+                        OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG, OTEL_TRACES_EXPORTER, \
+                        OTEL_METRICS_EXPORTER, OTEL_SDK_DISABLED, OTEL_EXPORTER_OTLP_HEADERS, \
+                        OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_METRIC_EXPORT_INTERVAL.")]
 pub(super) struct Arguments {
     /// Where to listen [env: RAPPORT_LISTEN] [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
@@ -46,6 +55,10 @@ pub(super) struct Arguments {
     /// Allow to listen beyond loopback although callers are not authenticated [env: RAPPORT_INSECURE]
     #[arg(long)]
     insecure: bool,
+    /// Where Prometheus can read metrics, at /metrics over plain HTTP, loopback or not: nothing personal is in them
+    /// [env: RAPPORT_METRICS_LISTEN] [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
     /// Load a small real sample into the tenant `sample`, and say what to ask
     #[arg(long)]
     sample: bool,
@@ -58,6 +71,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         postgres_bin: arguments.postgres_bin,
         insecure: arguments.insecure,
         access_file: arguments.access_file,
+        metrics_listen: arguments.metrics_listen,
     };
     let config = Config::read(flags, &process_environment)?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -73,6 +87,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         app = App::start(config, Clock::system()) => app?,
         () = stopped() => return Ok(Finished::Well),
     };
+    if let Some(address) = app.metrics_address() {
+        print::line(format_args!("Metrics are at http://{address}/metrics"));
+    }
     print::line(format_args!("Rapport listens on {}", app.address()));
     let (address, stop) = (app.address(), app.stopper());
     let mut ended = std::pin::pin!(app.ended());

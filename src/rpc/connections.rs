@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
-use tower::Service;
+use tower::{Service, ServiceExt as _};
 
 use super::tls::{Tls, names_in};
 
@@ -62,12 +62,15 @@ pub(super) async fn serve<S>(
     S::Future: Send,
 {
     let (room, connections) = (Arc::new(Semaphore::new(limits.most)), TaskTracker::new());
+    // Whoever gives up on this cuts the connections off.
+    let cut_off = CancellationToken::new();
+    let _cuts_off = cut_off.clone().drop_guard();
     while let Some((stream, place)) = stop.run_until_cancelled(next(&listener, &room)).await {
         // Without it small answers would wait for more to send.
         let _ = stream.set_nodelay(true);
         let (tls, service, going_away) = (tls.clone(), service.clone(), stop.child_token());
         let age = about(limits.age);
-        connections.spawn(async move {
+        let connection = async move {
             let _place = place;
             match tls {
                 None => speak(stream, Arc::default(), age, going_away, service).await,
@@ -81,7 +84,8 @@ pub(super) async fn serve<S>(
                     }
                 }
             }
-        });
+        };
+        connections.spawn(cut_off.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
     connections.close();
@@ -118,8 +122,7 @@ async fn speak<I, S>(
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        let span = super::layers::span(&request);
-        tracing::Instrument::instrument(tower::ServiceExt::oneshot(service.clone(), request), span)
+        service.clone().oneshot(request)
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

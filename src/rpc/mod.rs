@@ -7,6 +7,7 @@ mod audit;
 mod connections;
 mod handlers;
 mod layers;
+mod observe;
 mod page_token;
 mod policies;
 mod request;

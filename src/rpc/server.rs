@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::util::MapResponse;
+use tower::{Layer as _, util::MapResponse};
 
 use crate::{access::Access, service::Service};
 
@@ -15,6 +15,7 @@ use super::{
     connections::{self, ConnectionLimits},
     handlers::Handlers,
     layers,
+    observe::Observe,
     page_token::Sealer,
     pb,
     tls::Tls,
@@ -84,6 +85,7 @@ impl Rpc {
         limits: ConnectionLimits,
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
+        let observe = Observe(self.handlers.service.metrics().clone());
         let service = pb::relationship_service_server::RelationshipServiceServer::new(self.handlers.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_ANSWER_BYTES);
@@ -97,7 +99,8 @@ impl Rpc {
             .add_service(v1.build_v1()?)
             .add_service(v1alpha.build_v1alpha()?)
             .prepare();
-        connections::serve(listener, tls, limits, MapResponse::new(routes, layers::describe), stop).await;
+        let service = observe.layer(MapResponse::new(routes, layers::describe));
+        connections::serve(listener, tls, limits, service, stop).await;
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::{
     domain::{Faults, InteractionId, TenantId},
@@ -39,7 +40,7 @@ pub(super) fn record(
 ) -> ReceiverStream<Result<pb::RecordInteractionsResponse, Status>> {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let (items, taken) = mpsc::channel(WINDOW);
-    tokio::spawn(async move {
+    let streaming = async move {
         // Items already taken in are acknowledged before the stream ends, whatever ended it.
         let (ended, broken) = tokio::join!(
             take_in(service, tenant, &turn, inbound, items, going_away),
@@ -49,7 +50,8 @@ pub(super) fn record(
             // The caller may be gone; then nobody needs to know.
             let _ = answers.send(Err(status)).await;
         }
-    });
+    };
+    tokio::spawn(streaming.in_current_span());
     ReceiverStream::new(stream)
 }
 

@@ -11,10 +11,12 @@ mod record;
 use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     domain::Timestamp,
     store::{Store, Writer},
+    telemetry::Metrics,
 };
 
 pub use crate::store::PolicyEntry;
@@ -58,6 +60,11 @@ impl Service {
         self.clock.now()
     }
 
+    /// What measures the use cases.
+    pub fn metrics(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
     fn latest_interaction_time(&self) -> Timestamp {
         self.clock.now().saturating_add_micros(self.future_limit_micros)
     }
@@ -70,7 +77,7 @@ impl Service {
     {
         let hung_up = CancellationToken::new();
         let _hangs_up = hung_up.clone().drop_guard();
-        let done = tokio::spawn(work(self.store.until(hung_up))).await;
+        let done = tokio::spawn(work(self.store.until(hung_up)).in_current_span()).await;
         done.map_err(|error| ServiceError::Internal(Box::new(error)))?
     }
 }

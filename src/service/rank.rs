@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use tracing::Instrument as _;
+
 use crate::{
     domain::{
         Channel, ConnectionStatus, Faults, InteractionId, Kind, PersonId, PolicyVersion, RankOrder, TenantId,
@@ -9,6 +11,7 @@ use crate::{
     },
     scoring::{Factor, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
     store::{PairActs, PeerView, Store, View, Viewed},
+    telemetry::names,
 };
 
 use super::{Service, ServiceError, answers::Question};
@@ -122,17 +125,20 @@ impl Service {
         let as_of = move || asked.unwrap_or_else(|| clock.now());
         self.detached(move |store| async move {
             let built_in = &store.built_in_policy().version;
-            if let Some(question) = &question
-                && let Some(page) =
-                    store.changes(&tenant, |seen| answers.get(question, seen, built_in, as_of())).await?
-            {
-                return Ok(page);
+            if let Some(question) = &question {
+                let kept = store.changes(&tenant, |seen| answers.get(question, seen, built_in, as_of())).await?;
+                store.metrics().answer_looked_up(kept.is_some());
+                if let Some(page) = kept {
+                    return Ok(page);
+                }
             }
-            let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
+            let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref());
+            let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
             let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
             let as_of = viewed.as_of;
             let admitted = admitted(&store, &tenant, &query, as_of).await?;
-            let (ranked, more) = ranked(&viewed, &query, admitted.as_ref(), as_of);
+            let score = tracing::debug_span!(names::RANK_SCORE_SPAN);
+            let (ranked, more) = score.in_scope(|| ranked(&viewed, &query, admitted.as_ref(), as_of));
             let view = &viewed.view;
             let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
             let mut connections: Vec<_> = ranked

@@ -16,7 +16,10 @@ use std::{
 use sqlx::PgConnection;
 use tokio::time::timeout;
 
-use crate::domain::{PersonId, TenantId};
+use crate::{
+    domain::{PersonId, TenantId},
+    telemetry::names::Operation,
+};
 
 use super::{Store, StoreError, lease::within};
 
@@ -181,7 +184,7 @@ impl Store {
         let (done, seen) = &mut *seen;
         if *done < needed {
             let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
-            let mut lease = self.lease().await?;
+            let mut lease = self.lease(Operation::Look).await?;
             let connections = self.connections.load(Ordering::SeqCst);
             let caught_up = within(seen.catch_up(&mut lease, tenant, connections)).await;
             lease.end(caught_up)?;

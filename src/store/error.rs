@@ -80,6 +80,23 @@ fn passes(error: &dyn sqlx::error::DatabaseError) -> bool {
 }
 
 impl StoreError {
+    /// What kind of error it is, in a word of a closed set.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Silent => "silent",
+            Self::Busy => "busy",
+            Self::Unwanted => "unwanted",
+            Self::Raced => "raced",
+            Self::TooLarge(_) => "too_large",
+            Self::Inconsistent { .. } => "inconsistent",
+            Self::NoRandomness => "no_randomness",
+            Self::Schema { .. } | Self::Underived => "schema",
+            Self::Refused(_) => "refused",
+            Self::Migration(_) => "migration",
+        }
+    }
+
     /// Whether trying again by itself can help.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Silent | Self::Busy | Self::Raced)

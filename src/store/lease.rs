@@ -7,11 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::timeout;
+
+use crate::telemetry::{Metrics, names::Operation};
 
 use super::StoreError;
 
@@ -28,22 +30,43 @@ pub(super) struct Lease {
     connection: PoolConnection<Postgres>,
     answers: Answers,
     is_whole: bool,
+    operation: Operation,
+    metrics: Metrics,
 }
 
-/// What work came to; `None` when it took too long.
-pub(super) struct Worked<T>(Option<Result<T, StoreError>>);
+/// What work came to, `None` when it took too long; and how long it took.
+pub(super) struct Worked<T>(Option<Result<T, StoreError>>, Duration);
 
 /// Does a piece of work on a lease, within the limit.
 pub(super) async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Worked<T> {
-    Worked(timeout(WORK_LIMIT, work).await.ok())
+    let begun = Instant::now();
+    let done = timeout(WORK_LIMIT, work).await.ok();
+    Worked(done, begun.elapsed())
 }
 
 impl Lease {
     /// Waits for a connection. When none comes, all are busy; unless the database has answered nobody meanwhile.
-    pub(super) async fn take(pool: &PgPool, answers: &Answers) -> Result<Self, StoreError> {
+    pub(super) async fn take(
+        pool: &PgPool,
+        answers: &Answers,
+        operation: Operation,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreError> {
         let before = answers.load(Ordering::Relaxed);
-        match pool.acquire().await {
-            Ok(connection) => Ok(Self { connection, answers: Arc::clone(answers), is_whole: false }),
+        let waiting = metrics.connection_awaited();
+        let acquired = pool.acquire().await;
+        drop(waiting);
+        if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
+            metrics.connection_timed_out();
+        }
+        match acquired {
+            Ok(connection) => Ok(Self {
+                connection,
+                answers: Arc::clone(answers),
+                is_whole: false,
+                operation,
+                metrics: metrics.clone(),
+            }),
             Err(sqlx::Error::PoolTimedOut) if answers.load(Ordering::Relaxed) == before => Err(StoreError::Silent),
             Err(error) => Err(error.into()),
         }
@@ -51,12 +74,13 @@ impl Lease {
 
     /// Keeps the connection for more work like it, when this went well; else gives it back.
     pub(super) fn go_on<T>(self, worked: Worked<T>) -> Result<(Self, T), StoreError> {
-        match worked.0 {
-            Some(Ok(value)) => {
+        match worked {
+            Worked(Some(Ok(value)), took) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
+                self.metrics.operation(self.operation, None, took);
                 Ok((self, value))
             }
-            failed => Err(self.end(Worked(failed)).err().unwrap_or(StoreError::Silent)),
+            Worked(failed, took) => Err(self.end(Worked(failed, took)).err().unwrap_or(StoreError::Silent)),
         }
     }
 
@@ -67,6 +91,7 @@ impl Lease {
         if result.is_ok() {
             self.answers.fetch_add(1, Ordering::Relaxed);
         }
+        self.metrics.operation(self.operation, result.as_ref().err().map(StoreError::name), worked.1);
         result
     }
 }

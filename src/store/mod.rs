@@ -8,6 +8,7 @@ mod baseline;
 mod changes;
 mod commitment;
 mod conclude;
+mod connect;
 mod error;
 mod history;
 mod lease;
@@ -29,22 +30,20 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{
-    Connection as _, PgConnection, PgPool,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection as _, PgConnection, PgPool, migrate::Migrator};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{PersonId, PolicyVersion, TenantId, Timestamp},
     scoring::Policy,
+    telemetry::{Metrics, names::Operation},
 };
 
 pub use absorb::Outcome;
 pub use baseline::{Baseline, BaselineAct};
 pub use changes::{Basis, PersonMark, Seen};
+pub use connect::Watch;
 pub use error::StoreError;
 pub use ledger::Entry;
 pub use policy::PolicyEntry;
@@ -55,13 +54,14 @@ pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use changes::Follower;
+use connect::without_timeouts;
 use lease::{Answers, Lease, within};
 use policy::Policies;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
-/// How long a call waits for a database connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement may take before it is logged, unless told otherwise.
+const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 /// How many acts of a tenant are read at once.
 const ACTS_AT_ONCE: i64 = 10_000;
 /// The version of the schema since which ties and rhythms are kept as this program keeps them.
@@ -70,15 +70,6 @@ const DERIVED_SINCE: i64 = 3;
 const UNDERIVED: &str = "underived";
 /// The name of the key that seals page tokens.
 const PAGE_TOKEN_KEY: &str = "page-token";
-/// Every statement finds its rows by an index, however few there are now and whatever the statistics say: a plan that is
-/// kept must be good for what the tables will have become. None is worth planning anew for each of its values.
-const PLANS: [(&str, &str); 5] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("jit", "off"),
-];
 /// Begins reads that belong together.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -94,33 +85,26 @@ pub struct Store {
     policies: Policies,
     connections: Arc<AtomicU64>,
     follower: Follower,
+    metrics: Metrics,
 }
 
 impl Store {
-    /// A store on the database at `url`, over at most so many connections and one for probes, with the policy that tenants use until they put another one to use; nothing is
-    /// connected yet.
+    /// A store on the database at `url`, over at most so many connections and one for probes, with the policy that tenants
+    /// use until they put another one to use; nothing is connected yet.
     pub fn new(url: &str, max_connections: u32, policy: &'static Policy) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url.parse()?;
-        let options = options.application_name("rapport").options([
-            ("statement_timeout", "30s"),
-            ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "20s"),
-        ]);
-        let options = options.options(PLANS);
+        let watch = Watch { metrics: Metrics::off(), slow_statement: SLOW_STATEMENT };
+        Self::watched(url, max_connections, policy, watch)
+    }
+
+    /// A store like that, watched.
+    pub fn watched(url: &str, max_connections: u32, policy: &'static Policy, watch: Watch) -> Result<Self, StoreError> {
         let connections = Arc::new(AtomicU64::new(0));
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect({
-                let connections = Arc::clone(&connections);
-                move |_, _| {
-                    connections.fetch_add(1, Ordering::SeqCst);
-                    Box::pin(std::future::ready(Ok(())))
-                }
-            })
-            .connect_lazy_with(options.clone());
-        let probes =
-            PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let pool = connect::pool(url, max_connections, watch.slow_statement, Arc::clone(&connections))?;
+        let probes = connect::pool(url, 1, watch.slow_statement, Arc::default())?;
+        watch.metrics.connections(max_connections, {
+            let pool = pool.clone();
+            move || connect::state(&pool)
+        });
         Ok(Self {
             pool,
             probes,
@@ -130,6 +114,7 @@ impl Store {
             policies: Policies::new(policy),
             connections,
             follower: Follower::default(),
+            metrics: watch.metrics,
         })
     }
 
@@ -162,15 +147,21 @@ impl Store {
         Self { unwanted, ..self.clone() }
     }
 
-    async fn lease(&self) -> Result<Lease, StoreError> {
-        let lease = self.unwanted.run_until_cancelled(Lease::take(&self.pool, &self.answers)).await;
+    /// What measures it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    async fn lease(&self, operation: Operation) -> Result<Lease, StoreError> {
+        let lease = Lease::take(&self.pool, &self.answers, operation, &self.metrics);
+        let lease = self.unwanted.run_until_cancelled(lease).await;
         lease.unwrap_or(Err(StoreError::Unwanted))
     }
 
     /// Fails unless the schema is the one that this program needs, with everything in it that is derived from the ledger.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Probe).await?;
         let checked = within(async {
             match schema_version(&mut lease).await? {
                 found if found != needed => Err(StoreError::Schema { found, needed }),
@@ -185,7 +176,7 @@ impl Store {
     /// Fails unless the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         // That probes are answered says nothing of the rest.
-        let mut lease = Lease::take(&self.probes, &Answers::default()).await?;
+        let mut lease = Lease::take(&self.probes, &Answers::default(), Operation::Probe, self.metrics()).await?;
         let answered =
             within(async { Ok(sqlx::query!("SELECT 1 AS one").fetch_one(&mut *lease).await.map(drop)?) }).await;
         lease.end(answered)
@@ -193,7 +184,7 @@ impl Store {
 
     /// The key that seals page tokens, the same for all servers of this database.
     pub async fn page_token_key(&self) -> Result<Vec<u8>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Probe).await?;
         let key = within(async {
             server_key(&mut lease, PAGE_TOKEN_KEY)
                 .await?
@@ -205,7 +196,7 @@ impl Store {
 
     /// What would become of an entry, without recording it; `None` when it is new.
     pub async fn check(&self, entry: &Entry) -> Result<Option<Outcome>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Check).await?;
         let recorded = within(ledger::recorded(&mut lease, [&entry.key()])).await;
         let recorded = lease.end(recorded)?;
         Ok(recorded.get(&entry.key()).map(|first| entry.against(first)))
@@ -223,7 +214,7 @@ impl Store {
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<Viewed>, StoreError> {
         let connections = self.connections.load(Ordering::SeqCst);
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
             let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
@@ -251,7 +242,7 @@ impl Store {
         as_of: Timestamp,
         most_of_a_kind: i64,
     ) -> Result<std::collections::HashMap<PersonId, PairActs>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Explain).await?;
         let asked = view::Asked { tenant, owner, peer: None, as_of };
         let acts = within(view::pair_acts(&mut lease, &asked, peers, most_of_a_kind)).await;
         lease.end(acts)
@@ -265,7 +256,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut after = Some((String::new(), -1));
         while let Some(from) = after {
-            let mut lease = self.lease().await?;
+            let mut lease = self.lease(Operation::History).await?;
             let read = within(history::acts_of_tenant(&mut lease, tenant, &from, ACTS_AT_ONCE)).await;
             let (acts, next) = lease.end(read)?;
             for (key, act) in acts {
@@ -286,7 +277,7 @@ impl Store {
         channels: &[&str],
         topics: &[&str],
     ) -> Result<Vec<PersonId>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Filter).await?;
         let peers = within(history::peers_with(&mut lease, tenant, person, as_of, channels, topics)).await;
         lease.end(peers)
     }
@@ -327,12 +318,6 @@ async fn set_once(connection: &mut PgConnection, name: &str, content: &[u8]) -> 
     );
     insert.execute(connection).await?;
     Ok(())
-}
-
-/// Migrations may take as long as they need.
-fn without_timeouts(pool: &PgPool) -> PgConnectOptions {
-    let options = pool.connect_options().as_ref().clone();
-    options.options([("statement_timeout", "0"), ("lock_timeout", "0")])
 }
 
 /// A limit on rows by which it shows that there are more than `most`.

@@ -11,6 +11,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::{
     domain::{PolicyVersion, TenantId, Timestamp},
     scoring::Policy,
+    telemetry::names::Operation,
 };
 
 use super::{
@@ -176,7 +177,7 @@ impl Store {
         below: Option<i64>,
         most: usize,
     ) -> Result<Vec<PolicyEntry>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Policy).await?;
         let entries = within(async {
             let mut snapshot = lease.begin_with(super::SNAPSHOT).await?;
             let entries = self.policies.list(&mut snapshot, tenant, below.unwrap_or(i64::MAX), most).await?;
@@ -193,7 +194,7 @@ impl Store {
         tenant: &TenantId,
         version: Option<&PolicyVersion>,
     ) -> Result<Option<PolicyEntry>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Policy).await?;
         let entry = within(async {
             let mut snapshot = lease.begin_with(super::SNAPSHOT).await?;
             let (_, in_use) = in_use(&mut snapshot, tenant).await?;

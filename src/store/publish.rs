@@ -4,7 +4,10 @@
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::domain::{PolicyVersion, TenantId, Timestamp};
+use crate::{
+    domain::{PolicyVersion, TenantId, Timestamp},
+    telemetry::names::Operation,
+};
 
 use super::{
     Store, StoreError,
@@ -51,7 +54,7 @@ impl Store {
         put_to_use: bool,
         validate_only: bool,
     ) -> Result<Publication, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Policy).await?;
         let publication = within(async {
             let mut transaction = lease.begin().await?;
             let publication = publish_and_use(&mut transaction, &self.policies, tenant, new, put_to_use).await?;
@@ -73,7 +76,7 @@ impl Store {
         version: Option<&PolicyVersion>,
         time: Timestamp,
     ) -> Result<Option<PolicyEntry>, StoreError> {
-        let mut lease = self.lease().await?;
+        let mut lease = self.lease(Operation::Policy).await?;
         let entry = within(async {
             let mut transaction = lease.begin().await?;
             let target = version.map_or(Target::Before, |version| Target::This(self.policies.which(version)));

@@ -19,6 +19,13 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field::Empty};
+
+use crate::telemetry::{
+    Metrics,
+    names::{self, EntryOutcome, Operation},
+    trace::{self, Caller},
+};
 
 use super::{
     Entry, Outcome, Store, StoreError, absorb,
@@ -60,7 +67,15 @@ pub enum WriteError {
 struct Pending {
     entry: Entry,
     since: Instant,
+    caller: Caller,
     answer: oneshot::Sender<Result<Outcome, WriteError>>,
+}
+
+impl Pending {
+    fn new(entry: Entry) -> (Self, Answer) {
+        let (answer, answered) = oneshot::channel();
+        (Self { entry, since: Instant::now(), caller: Caller::current(), answer }, answered)
+    }
 }
 
 /// The way into the queue. Cloning is cheap; the writer stops when it is closed, or when the last one is gone.
@@ -68,6 +83,7 @@ struct Pending {
 pub struct Writer {
     queue: mpsc::Sender<Pending>,
     closing: CancellationToken,
+    metrics: Metrics,
 }
 
 /// What will have become of an entry.
@@ -81,7 +97,7 @@ impl Writer {
         let lanes =
             std::array::from_fn(|_| Lane { waiting: VecDeque::new(), recorder: Some(Recorder::new(store.clone())) });
         let writing = tokio::spawn(Lanes { lanes, writing: JoinSet::new() }.run(entries, closing.clone()));
-        (Self { queue, closing }, writing)
+        (Self { queue, closing, metrics: store.metrics.clone() }, writing)
     }
 
     /// Lets nothing more in. What is queued is still written.
@@ -91,19 +107,21 @@ impl Writer {
 
     /// Queues an entry, or refuses it at once when the queue is full.
     pub fn offer(&self, entry: Entry) -> Result<Answer, WriteError> {
-        let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Pending { entry, since: Instant::now(), answer }).map_err(|error| match error {
+        let (pending, answered) = Pending::new(entry);
+        self.queue.try_send(pending).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => WriteError::Stopped,
         })?;
+        self.metrics.queued();
         Ok(answered)
     }
 
     /// Queues an entry as soon as there is room.
     pub async fn push(&self, entry: Entry) -> Result<Answer, WriteError> {
-        let (answer, answered) = oneshot::channel();
         let place = self.queue.reserve().await.map_err(|_| WriteError::Stopped)?;
-        place.send(Pending { entry, since: Instant::now(), answer });
+        let (pending, answered) = Pending::new(entry);
+        place.send(pending);
+        self.metrics.queued();
         Ok(answered)
     }
 }
@@ -112,19 +130,22 @@ impl Writer {
 struct Recorder {
     store: Store,
     lease: Option<Lease>,
+    /// How often the present batch was tried, with its parts.
+    attempts: u32,
 }
 
 impl Recorder {
     fn new(store: Store) -> Self {
-        Self { store, lease: None }
+        Self { store, lease: None, attempts: 0 }
     }
 
     /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
     /// entries can be recorded again: what was committed is recognised.
     async fn record(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+        self.attempts += 1;
         let mut lease = match self.lease.take() {
             Some(lease) => lease,
-            None => self.store.lease().await?,
+            None => self.store.lease(Operation::Record).await?,
         };
         let outcomes = within(async {
             let mut transaction = lease.begin().await?;
@@ -212,18 +233,55 @@ fn lane_of(entry: &Entry) -> usize {
 
 async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut recorder: Recorder) -> (usize, Recorder) {
     let begun = Instant::now();
+    let longest_wait = batch.iter().map(|pending| begun - pending.since).max().unwrap_or_default();
+    recorder.store.metrics.batch_begun(batch.len(), longest_wait);
     for late in batch.extract_if(.., |pending| begun - pending.since > WAIT_LIMIT) {
+        recorder.store.metrics.entries(EntryOutcome::Failed, 1);
         let _ = late.answer.send(Err(WriteError::Late));
     }
+    let span = batch_span(&batch);
     let (entries, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|pending| (pending.entry, pending.answer)).unzip();
     if !entries.is_empty() {
-        let outcomes = write(&mut recorder, &entries, begun + BATCH_LIMIT).await;
+        recorder.attempts = 0;
+        let outcomes = write(&mut recorder, &entries, begun + BATCH_LIMIT).instrument(span.clone()).await;
+        span.record(names::BATCH_ATTEMPTS, i64::from(recorder.attempts));
+        // Before anybody is answered: who looks for the span of what was acknowledged finds it.
+        drop(span);
+        count(&recorder.store.metrics, &outcomes);
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Whoever asked may have hung up; the entry is recorded all the same.
             let _ = answer.send(outcome);
         }
     }
     (lane, recorder)
+}
+
+/// Of nobody's trace: the batch serves many calls, and links the spans of all.
+fn batch_span(batch: &[Pending]) -> Span {
+    let span = tracing::debug_span!(
+        parent: None,
+        names::BATCH_SPAN,
+        { names::BATCH_SIZE } = i64::try_from(batch.len()).unwrap_or(i64::MAX),
+        { names::BATCH_ATTEMPTS } = Empty,
+    );
+    trace::link(&span, batch.iter().map(|pending| &pending.caller));
+    span
+}
+
+fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) {
+    let [mut recorded, mut replayed, mut conflicts, mut failed] = [0; 4];
+    for outcome in outcomes {
+        match outcome {
+            Ok(Outcome::Recorded { replayed: false, .. }) => recorded += 1,
+            Ok(Outcome::Recorded { .. }) => replayed += 1,
+            Ok(Outcome::Conflict) => conflicts += 1,
+            Err(_) => failed += 1,
+        }
+    }
+    metrics.entries(EntryOutcome::Recorded, recorded);
+    metrics.entries(EntryOutcome::Replayed, replayed);
+    metrics.entries(EntryOutcome::Conflict, conflicts);
+    metrics.entries(EntryOutcome::Failed, failed);
 }
 
 /// Writes a batch. When it fails for good, its halves are written alone, so that one bad entry harms no other.
@@ -253,6 +311,7 @@ async fn try_write(recorder: &mut Recorder, entries: &[Entry], deadline: Instant
         match timeout_at(deadline, recorder.record(entries)).await.unwrap_or(Err(StoreError::Silent)) {
             Err(error) if error.is_passing() && begun.elapsed() < RETRY_LIMIT && Instant::now() < deadline => {
                 tracing::warn!(attempt, error = %error, "recording a batch again");
+                recorder.store.metrics.batch_retried();
                 sleep(pause(attempt)).await;
                 attempt += 1;
             }

@@ -1,10 +1,164 @@
-//! Every name that telemetry uses, as OpenTelemetry's semantic conventions have it where they have one.
+//! Every name that telemetry uses, with its unit and its closed set of values, as OpenTelemetry's semantic conventions have
+//! it where they have one; what is Rapport's own begins with `rapport.`. Nothing that callers write is ever among the
+//! values: no ids, tenants, topics, goals or channels.
 
-/// The span of one gRPC call.
+/// The span of one gRPC call. It is exported under the name of the method.
 pub const CALL_SPAN: &str = "call";
+/// The span of one transaction that records what many calls brought; it links the spans of those calls.
+pub const BATCH_SPAN: &str = "record batch";
+/// The span of what a ranking reads.
+pub const RANK_READ_SPAN: &str = "rank read";
+/// The span of what a ranking computes.
+pub const RANK_SCORE_SPAN: &str = "rank score";
+
 /// The RPC system: always `grpc`.
 pub const RPC_SYSTEM_NAME: &str = "rpc.system.name";
-/// The method called: a known one, or [`OTHER`].
+/// The method called, with its service: a known one, or [`OTHER`].
 pub const RPC_METHOD: &str = "rpc.method";
+/// How a call ended: the name of a gRPC status code.
+pub const RPC_STATUS_CODE: &str = "rpc.response.status_code";
+/// What went wrong, of a closed set; absent when nothing did.
+pub const ERROR_TYPE: &str = "error.type";
 /// What stands for any value outside a closed set.
 pub const OTHER: &str = "_OTHER";
+/// The database system: always `postgresql`.
+pub const DB_SYSTEM_NAME: &str = "db.system.name";
+/// What was done with the database: an [`Operation`].
+pub const DB_OPERATION_NAME: &str = "db.operation.name";
+/// Which pool of connections: always [`POOL`].
+pub const POOL_NAME: &str = "db.client.connection.pool.name";
+/// The one pool there is.
+pub const POOL: &str = "rapport";
+/// The state of connections: `idle` or `used`.
+pub const CONNECTION_STATE: &str = "db.client.connection.state";
+/// How many entries a batch holds.
+pub const BATCH_SIZE: &str = "rapport.batch.size";
+/// How often a batch was tried, with its parts.
+pub const BATCH_ATTEMPTS: &str = "rapport.batch.attempts";
+/// What became of an entry: an [`EntryOutcome`].
+pub const ENTRY_OUTCOME: &str = "rapport.entry.outcome";
+/// What a look for a kept answer came to: `hit` or `miss`.
+pub const LOOKUP_RESULT: &str = "rapport.lookup.result";
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is counted in, in the notation of UCUM.
+    pub unit: &'static str,
+    /// What it tells.
+    pub about: &'static str,
+}
+
+const fn metric(name: &'static str, unit: &'static str, about: &'static str) -> Metric {
+    Metric { name, unit, about }
+}
+
+/// A histogram by [`RPC_METHOD`], [`RPC_STATUS_CODE`] and [`ERROR_TYPE`].
+pub const CALL_DURATION: Metric = metric("rpc.server.call.duration", "s", "How long calls took, streams to their end");
+/// A histogram by [`DB_OPERATION_NAME`] and [`ERROR_TYPE`].
+pub const OPERATION_DURATION: Metric = metric(
+    "db.client.operation.duration",
+    "s",
+    "How long pieces of work on the database took, once they had a connection",
+);
+/// The connections, by [`CONNECTION_STATE`].
+pub const CONNECTION_COUNT: Metric =
+    metric("db.client.connection.count", "{connection}", "Connections to the database by state");
+/// The most connections there may be.
+pub const CONNECTION_MAX: Metric =
+    metric("db.client.connection.max", "{connection}", "The most connections to the database");
+/// How much work waits for a connection.
+pub const CONNECTION_PENDING: Metric =
+    metric("db.client.connection.pending_requests", "{request}", "Pieces of work that wait for a connection");
+/// A counter.
+pub const CONNECTION_TIMEOUTS: Metric =
+    metric("db.client.connection.timeouts", "{timeout}", "Pieces of work that waited in vain for a connection");
+/// A histogram.
+pub const CONNECTION_WAIT: Metric =
+    metric("db.client.connection.wait_time", "s", "How long pieces of work waited for a connection");
+/// A histogram.
+pub const BATCH_SIZES: Metric = metric("rapport.writer.batch.size", "{entry}", "Entries recorded in one transaction");
+/// A counter.
+pub const BATCH_RETRIES: Metric = metric("rapport.writer.retries", "{attempt}", "Batches that were tried again");
+/// How many entries wait.
+pub const QUEUE_LENGTH: Metric =
+    metric("rapport.writer.queue.length", "{entry}", "Entries that wait for their batch to begin");
+/// A histogram.
+pub const QUEUE_AGE: Metric =
+    metric("rapport.writer.queue.age", "s", "How long the entry of a batch had waited that waited longest");
+/// A counter by [`ENTRY_OUTCOME`].
+pub const ENTRIES: Metric = metric("rapport.ledger.entries", "{entry}", "What became of entries for the ledger");
+/// A counter by [`LOOKUP_RESULT`].
+pub const ANSWER_LOOKUPS: Metric =
+    metric("rapport.answers.lookups", "{lookup}", "Rankings looked for among the answers that are kept");
+/// 1 when ready, else 0.
+pub const READY: Metric = metric("rapport.ready", "", "Whether calls can be served");
+/// Seconds since 1970.
+pub const PROCESS_START: Metric = metric("process.start_time", "s", "When the server started, in seconds since 1970");
+
+/// A piece of work on the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Asks whether the database is there and fits.
+    Probe,
+    /// Records a batch.
+    Record,
+    /// Asks what would become of an entry.
+    Check,
+    /// Looks at what changed.
+    Look,
+    /// Reads an owner's connections.
+    View,
+    /// Reads what explains connections.
+    Explain,
+    /// Finds the peers that filters admit.
+    Filter,
+    /// Reads a tenant's whole history.
+    History,
+    /// Reads policies, publishes them or puts them to use.
+    Policy,
+}
+
+impl Operation {
+    /// What it is called.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Record => "record",
+            Self::Check => "check",
+            Self::Look => "look",
+            Self::View => "view",
+            Self::Explain => "explain",
+            Self::Filter => "filter",
+            Self::History => "history",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+/// What became of an entry for the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryOutcome {
+    /// It is in the ledger now.
+    Recorded,
+    /// It had been before.
+    Replayed,
+    /// Its id stands for other content.
+    Conflict,
+    /// It was not recorded.
+    Failed,
+}
+
+impl EntryOutcome {
+    /// What it is called.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Replayed => "replayed",
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+        }
+    }
+}

@@ -22,6 +22,7 @@ use rapport::{
     scoring::DEFAULT,
     service::Clock,
     store::Store,
+    telemetry::Export,
 };
 use sqlx::{Connection as _, PgConnection};
 use tonic::{
@@ -115,6 +116,9 @@ pub fn config(database_url: String) -> Config {
         shutdown_delay: Duration::ZERO,
         future_limit: Duration::from_mins(5),
         drain_limit: Duration::from_secs(5),
+        metrics_listen: None,
+        export: Export::default(),
+        slow_statement: Duration::from_secs(1),
     }
 }
 

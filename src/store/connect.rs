@@ -1,0 +1,75 @@
+//! The pool of connections: what each is told when it is opened, and what is seen of them all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::telemetry::Metrics;
+
+use super::StoreError;
+
+/// How long a call waits for a database connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Every statement finds its rows by an index, however few there are now and whatever the statistics say: a plan that is
+/// kept must be good for what the tables will have become. None is worth planning anew for each of its values.
+const PLANS: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
+/// How a store is watched.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// What measures it.
+    pub metrics: Metrics,
+    /// How long a statement may take before it is logged as slow, without its values.
+    pub slow_statement: Duration,
+}
+
+/// A pool on the database at `url` that counts the connections it opens; nothing is connected yet.
+pub(super) fn pool(
+    url: &str,
+    max_connections: u32,
+    slow_statement: Duration,
+    connections: Arc<AtomicU64>,
+) -> Result<PgPool, StoreError> {
+    let options: PgConnectOptions = url.parse()?;
+    let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
+    let options = options.application_name("rapport").options([
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "20s"),
+    ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(move |_, _| {
+            connections.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::ready(Ok(())))
+        })
+        .connect_lazy_with(options.options(PLANS)))
+}
+
+/// How many connections are used, and how many are idle.
+pub(super) fn state(pool: &PgPool) -> (i64, i64) {
+    let idle = i64::try_from(pool.num_idle()).unwrap_or(i64::MAX);
+    (i64::from(pool.size()).saturating_sub(idle).max(0), idle)
+}
+
+/// Migrations may take as long as they need.
+pub(super) fn without_timeouts(pool: &PgPool) -> PgConnectOptions {
+    let options = pool.connect_options().as_ref().clone();
+    options.options([("statement_timeout", "0"), ("lock_timeout", "0")])
+}
