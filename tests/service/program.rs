@@ -16,8 +16,11 @@ use tempfile::TempDir;
 use crate::harness::{address, eventually};
 
 /// The program's settings in the environment.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 19] = [
     "DATABASE_URL",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
     "RAPPORT_ANSWER_CACHE_MIB",
     "RAPPORT_DATA_DIR",
     "RAPPORT_DRAIN_LIMIT_SECONDS",
@@ -27,8 +30,10 @@ const VARIABLES: [&str; 14] = [
     "RAPPORT_LOG",
     "RAPPORT_LOG_FORMAT",
     "RAPPORT_MAX_CONNECTIONS",
+    "RAPPORT_METRICS_LISTEN",
     "RAPPORT_POSTGRES_BIN",
     "RAPPORT_SERVER",
+    "RAPPORT_SLOW_STATEMENT_MS",
     "RAPPORT_SYSTEM_POSTGRES",
     "RAPPORT_TENANT",
 ];
