@@ -3,9 +3,10 @@
 //     npm ci
 //     node conversation.mjs localhost:50051
 //
-// Of Rapport only the contract in proto/ is read, none of its code. Every run speaks as a fresh random tenant, so it can
-// be repeated against the same server.
+// Of Rapport only the contract in proto/ is read, with the settings that go with it, and none of its code. Every run speaks
+// as a fresh random tenant, so it can be repeated against the same server.
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { isDeepStrictEqual } from "node:util";
 import grpc from "@grpc/grpc-js";
@@ -47,6 +48,8 @@ const COMMON = [
 ];
 
 const proto = fileURLToPath(new URL("../../../proto", import.meta.url));
+// A mistake in it is refused when a client is made.
+const SERVICE_CONFIG = readFileSync(`${proto}/service_config.json`, "utf8");
 const contract = protoLoader.loadSync("rapport/v1/relationship_service.proto", {
   ...READING,
   includeDirs: [proto, `${proto}/vendor`],
@@ -68,7 +71,7 @@ function check(what, actual, expected = true) {
 class Caller {
   constructor(address, definition, tenant) {
     const Client = grpc.makeGenericClientConstructor(definition, "conversation");
-    this.client = new Client(address, grpc.credentials.createInsecure());
+    this.client = new Client(address, grpc.credentials.createInsecure(), { "grpc.service_config": SERVICE_CONFIG });
     this.metadata = new grpc.Metadata();
     this.metadata.set("rapport-tenant", tenant);
   }

@@ -3,11 +3,12 @@
     pip install -r requirements.txt
     python conversation.py localhost:50051
 
-Nothing of Rapport is imported: the contract is what the server itself tells by reflection. Every run speaks as a fresh
-random tenant, so it can be repeated against the same server.
+Nothing of Rapport is imported: the contract is what the server itself tells by reflection, and the channel is set up as
+proto/service_config.json says. Every run speaks as a fresh random tenant, so it can be repeated against the same server.
 """
 
 import difflib
+import pathlib
 import pprint
 import re
 import secrets
@@ -25,6 +26,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 
 SERVICE = "rapport.v1.RelationshipService"
+SERVICE_CONFIG = pathlib.Path(__file__).parents[3] / "proto" / "service_config.json"
 TIMEOUT_SECONDS = 20
 ORDER_KEYS = {
     "RANK_ORDER_UNSPECIFIED": lambda c: c.mutual.lower,
@@ -284,7 +286,7 @@ def converse(channel):
 def main():
     if len(sys.argv) != 2:
         sys.exit("usage: conversation.py HOST:PORT")
-    with grpc.insecure_channel(sys.argv[1]) as channel:
+    with grpc.insecure_channel(sys.argv[1], [("grpc.service_config", SERVICE_CONFIG.read_text())]) as channel:
         try:
             converse(channel)
         except grpc.RpcError as error:
