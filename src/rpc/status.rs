@@ -4,7 +4,7 @@
 use std::{collections::HashMap, error::Error as _, time::Duration};
 
 use prost::Message as _;
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{access::Refusal, domain::Faults, service::ServiceError};
@@ -15,8 +15,12 @@ use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 const DOMAIN: &str = "rapport";
 /// How many faults a message spells out.
 const MAX_SENTENCES: usize = 4;
-/// When to try again.
+/// When to try again what failed for lack of resources or of a database.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// When to try again what a server that is shutting down did not take: another one may answer at once.
+const ELSEWHERE_DELAY: Duration = Duration::from_millis(100);
+/// The trailer by which gRPC's own retries are told when to try again, in milliseconds.
+const PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
 /// What a failed use case looks like on the wire.
 pub(super) fn of_service(error: &ServiceError) -> Status {
@@ -33,11 +37,24 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
         ServiceError::Internal(_) => (Code::Internal, ErrorReason::Internal),
     };
     log(error);
-    let mut details = details(reason);
-    if matches!(error, ServiceError::Overloaded(_) | ServiceError::Unavailable(_) | ServiceError::ShuttingDown) {
-        details.set_retry_info(Some(RETRY_DELAY));
+    let delay = match error {
+        ServiceError::Overloaded(_) | ServiceError::Unavailable(_) => Some(RETRY_DELAY),
+        ServiceError::ShuttingDown => Some(ELSEWHERE_DELAY),
+        _ => None,
+    };
+    with_advice(code, error.to_string(), details(reason), delay)
+}
+
+/// A status that tells when to try again, if that can help: in its details, for all who read them, and in the trailer that
+/// the retries built into gRPC clients go by.
+fn with_advice(code: Code, message: String, mut details: ErrorDetails, delay: Option<Duration>) -> Status {
+    let Some(delay) = delay else { return Status::with_error_details(code, message, details) };
+    details.set_retry_info(Some(delay));
+    let mut metadata = MetadataMap::new();
+    if let Ok(millis) = delay.as_millis().to_string().parse() {
+        metadata.insert(PUSHBACK_KEY, millis);
     }
-    Status::with_error_details(code, error.to_string(), details)
+    Status::with_error_details_and_metadata(code, message, details, metadata)
 }
 
 fn log(error: &ServiceError) {

@@ -51,6 +51,43 @@ async fn both_versions_of_reflection_describe_everything() {
     assert_eq!(listed!(v1alpha), others(".v1alpha."));
 }
 
+/// What a reason's description begins with: the codes that it comes with.
+const CODES: [&str; 9] = [
+    "INVALID_ARGUMENT",
+    "ALREADY_EXISTS",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "INTERNAL",
+    "UNIMPLEMENTED",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "Never sent.",
+];
+
+#[test]
+fn every_reason_says_with_which_code_it_comes_and_is_sent_by_the_server() {
+    let contract = include_str!("../../proto/rapport/v1/error_reason.proto");
+    let sent = include_str!("../../src/rpc/status.rs");
+    let mut reasons = 0;
+    for (number, line) in contract.lines().enumerate().filter(|(_, line)| line.trim().starts_with("ERROR_REASON_")) {
+        let above: Vec<&str> = contract
+            .lines()
+            .take(number)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .take_while(|line| line.contains("//"))
+            .collect();
+        let first = above.last().unwrap_or(&"").trim().trim_start_matches("// ");
+        assert!(CODES.iter().any(|code| first.starts_with(code)), "{line} says {first:?}");
+        let value: i32 = line.trim_end_matches(';').rsplit(' ').next().unwrap().parse().unwrap();
+        let name = format!("ErrorReason::{:?}", rapport::rpc::pb::ErrorReason::try_from(value).unwrap());
+        assert!(value == 0 || sent.contains(&name), "nothing sends {name}");
+        reasons += 1;
+    }
+    assert!(reasons > 12);
+}
+
 #[tokio::test]
 async fn health_is_told_of_the_server_and_its_service() {
     let mut health = HealthClient::new(channel(address()));

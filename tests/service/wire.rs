@@ -128,6 +128,9 @@ pub fn assert_refused(status: &Status, code: Code, expected: &str, given: &[&str
     let helps = ["OVERLOADED", "DATABASE_UNAVAILABLE", "SHUTTING_DOWN"].contains(&expected);
     let delay = details.retry_info().and_then(|info| info.retry_delay);
     assert_eq!(delay.is_some_and(|delay| !delay.is_zero()), helps, "{status:?}");
+    // The same for the retries built into gRPC clients.
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").map(|millis| millis.to_str().unwrap());
+    assert_eq!(pushback, delay.map(|delay| delay.as_millis().to_string()).as_deref(), "{status:?}");
     assert_eq!(details.bad_request().is_some(), expected == "FIELDS_INVALID", "{status:?}");
     assert!(details.error_info().is_some_and(|info| info.metadata.is_empty()));
     assert!(!status.message().is_empty());
