@@ -1,4 +1,5 @@
-//! The arrow `cli, app → rpc → service → store → scoring → domain`, and who may touch what, kept by reading the sources.
+//! The arrow `cli, app → rpc → service → store → scoring → domain`, beside it the client, and who may touch what, kept by
+//! reading the sources.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -37,22 +38,36 @@ fn nowhere(place: &str, words: &[&str]) {
     }
 }
 
+/// Fails for every source of `place` that imports from one of these rooms.
+fn imports_none(place: &str, rooms: &[&str]) {
+    let paths: Vec<String> = rooms.iter().map(|room| format!("crate::{room}")).collect();
+    nowhere(place, &paths.iter().map(String::as_str).collect::<Vec<_>>());
+    for grouped in rooms {
+        for (path, code) in sources(place) {
+            let imports = code.split("use crate::{").skip(1).filter_map(|rest| rest.split("};").next());
+            let names =
+                |import: &str| import.lines().any(|line| line.trim_start().starts_with(&format!("{grouped}::")));
+            assert!(!imports.into_iter().any(names), "{} must not import {grouped}", path.display());
+        }
+    }
+}
+
 #[test]
 fn rooms_know_only_the_rooms_below_them() {
     let rooms = ["domain", "scoring", "evaluation", "store", "service", "access", "rpc", "app", "cli"];
     for (height, room) in rooms.iter().enumerate() {
         let place = if *room == "app" { "app.rs" } else { room };
         // The wiring knows the rooms below it, and commands know the wiring.
-        let above: Vec<String> = rooms[height + 1..].iter().map(|above| format!("crate::{above}")).collect();
-        nowhere(place, &above.iter().map(String::as_str).collect::<Vec<_>>());
-        for grouped in &rooms[height + 1..] {
-            for (path, code) in sources(place) {
-                let imports = code.split("use crate::{").skip(1).filter_map(|rest| rest.split("};").next());
-                let names =
-                    |import: &str| import.lines().any(|line| line.trim_start().starts_with(&format!("{grouped}::")));
-                assert!(!imports.into_iter().any(names), "{} must not import {grouped}", path.display());
-            }
-        }
+        imports_none(place, &rooms[height + 1..]);
+    }
+}
+
+#[test]
+fn the_client_knows_the_wire_and_the_nouns_and_nobody_but_commands_knows_it() {
+    let others = ["cli", "app", "config", "embedded", "evaluation", "scoring", "service", "store", "telemetry"];
+    imports_none("client", &others);
+    for place in ["domain", "scoring", "evaluation", "store", "service", "rpc", "app.rs", "config.rs", "embedded"] {
+        imports_none(place, &["client"]);
     }
 }
 
@@ -79,9 +94,19 @@ fn serving_does_not_depend_on_measuring() {
 
 #[test]
 fn sql_lives_in_the_store() {
-    for place in
-        ["domain", "scoring", "evaluation", "service", "rpc", "cli", "app.rs", "config.rs", "embedded", "telemetry"]
-    {
+    for place in [
+        "domain",
+        "scoring",
+        "evaluation",
+        "service",
+        "rpc",
+        "client",
+        "cli",
+        "app.rs",
+        "config.rs",
+        "embedded",
+        "telemetry",
+    ] {
         nowhere(place, &["sqlx::", "SELECT ", "INSERT INTO", "DELETE FROM"]);
     }
     nowhere("store", &[" now()", "CURRENT_TIMESTAMP", "tonic", "prost", "pb::"]);
@@ -115,6 +140,7 @@ fn one_reader_of_the_environment_and_one_of_the_clock() {
         "store",
         "service",
         "rpc",
+        "client",
         "cli",
         "app.rs",
         "embedded",

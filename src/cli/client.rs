@@ -3,25 +3,18 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic::{
-    Request, Status,
-    metadata::AsciiMetadataValue,
-    transport::{Channel, Endpoint},
-};
+use tonic::Code;
 
 use crate::{
+    client::{CallError, Client, Patience},
     config,
     domain::{TenantId, Timestamp},
-    rpc::{
-        TENANT_KEY,
-        pb::{policy_service_client::PolicyServiceClient, relationship_service_client::RelationshipServiceClient},
-    },
 };
 
 use super::Failure;
 
-/// How long connecting may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Whoever sits before a terminal is told soon that no server is there, and waits long for one that works.
+const PATIENCE: Patience = Patience { limit: Duration::from_mins(1), attempts: 3 };
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServerArguments {
@@ -36,10 +29,8 @@ pub(super) struct ServerArguments {
 /// A server as one tenant sees it. Cloning is cheap.
 #[derive(Clone)]
 pub(super) struct Server {
-    pub client: RelationshipServiceClient<Channel>,
-    pub policies: PolicyServiceClient<Channel>,
+    pub client: Client,
     url: String,
-    tenant: AsciiMetadataValue,
 }
 
 impl ServerArguments {
@@ -64,33 +55,28 @@ impl ServerArguments {
         let url = url.unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
         let tenant = self.tenant.or_else(|| from_environment("RAPPORT_TENANT"));
         let tenant = tenant.unwrap_or_else(|| TenantId::unnamed().as_str().to_owned());
-        TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
-        let endpoint =
-            Endpoint::from_shared(url.clone()).ok().filter(|endpoint| endpoint.uri().scheme_str() == Some("http"));
-        let endpoint =
-            endpoint.ok_or_else(|| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
-        let channel = endpoint.connect_timeout(CONNECT_LIMIT).connect_lazy();
-        let (client, policies) = (RelationshipServiceClient::new(channel.clone()), PolicyServiceClient::new(channel));
-        Ok(Server { client, policies, url, tenant: tenant.parse()? })
+        let tenant = TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
+        let client = Client::at(&url)
+            .map_err(|_| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
+        Ok(Server { client: client.as_tenant(&tenant).with_patience(PATIENCE), url })
     }
 }
 
 impl Server {
-    /// A request in the name of the tenant.
-    pub(super) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert(TENANT_KEY, self.tenant.clone());
-        request
+    /// What a failed call means to the user.
+    pub(super) fn failure(&self, error: &CallError) -> Failure {
+        if error.is_of_transport() {
+            return self.not_there();
+        }
+        match error.status().code() {
+            Code::DeadlineExceeded => format!("the server at {} did not answer in time", self.url).into(),
+            _ => format!("the server refused: {error}").into(),
+        }
     }
 
-    /// What a failed call means to the user.
-    pub(super) fn failure(&self, status: &Status) -> Failure {
-        let transport = std::error::Error::source(status).is_some();
-        if transport {
-            format!("no Rapport server answers at {}; `rapport serve` starts one", self.url).into()
-        } else {
-            format!("the server refused: {}", status.message()).into()
-        }
+    /// That there is no server.
+    pub(super) fn not_there(&self) -> Failure {
+        format!("no Rapport server answers at {}; `rapport serve` starts one", self.url).into()
     }
 }
 

@@ -115,10 +115,10 @@ async fn publish(arguments: PublishArguments) -> Result<Finished, Failure> {
     if arguments.judging.history.as_deref() == Some(Path::new("-")) && arguments.file == Path::new("-") {
         return Err("the policy and the history cannot both be read from standard input".into());
     }
-    let mut server = arguments.server.server()?;
+    let server = arguments.server.server()?;
     let document = read(&arguments.file)?;
     let force = arguments.judging.force;
-    let compared = arguments.judging.compare(&mut server, &document, &arguments.file).await?;
+    let compared = arguments.judging.compare(&server, &document, &arguments.file).await?;
     if let Some(compared) = &compared {
         if !arguments.json {
             compared.print();
@@ -132,7 +132,7 @@ async fn publish(arguments: PublishArguments) -> Result<Finished, Failure> {
         put_to_use: Some(!arguments.keep_aside),
         validate_only: arguments.validate_only,
     };
-    let answer = send(&mut server, request).await?;
+    let answer = send(&server, request).await?;
     if arguments.json {
         let mut json = json!({ "policy": answer.policy.as_ref().map(policy), "replayed": answer.replayed });
         if let Some(compared) = compared {
@@ -155,7 +155,7 @@ struct Compared {
 
 impl JudgingArguments {
     /// Holds the policy in a document against the one in use; nothing without a history.
-    async fn compare(self, server: &mut Server, document: &str, file: &Path) -> Result<Option<Compared>, Failure> {
+    async fn compare(self, server: &Server, document: &str, file: &Path) -> Result<Option<Compared>, Failure> {
         let Some(history) = self.history else { return Ok(None) };
         let new = fit::parse_policy(document, &file.display().to_string())?;
         let used = get(server, String::new()).await?;
@@ -200,9 +200,8 @@ impl Compared {
     }
 }
 
-async fn send(server: &mut Server, request: pb::PublishPolicyRequest) -> Result<pb::PublishPolicyResponse, Failure> {
-    let answer = server.policies.publish_policy(server.request(request)).await;
-    Ok(answer.map_err(|status| server.failure(&status))?.into_inner())
+async fn send(server: &Server, request: pb::PublishPolicyRequest) -> Result<pb::PublishPolicyResponse, Failure> {
+    server.client.publish_policy(request).await.map_err(|error| server.failure(&error))
 }
 
 /// The document in a file, or on standard input; no more of it than shows that it is too long.
@@ -228,8 +227,8 @@ fn published(answer: &pb::PublishPolicyResponse, validate_only: bool) -> String 
 }
 
 async fn list(arguments: ListArguments) -> Result<Finished, Failure> {
-    let mut server = arguments.server.server()?;
-    let policies = all(&mut server).await?;
+    let server = arguments.server.server()?;
+    let policies = all(&server).await?;
     if arguments.json {
         print::json(&json!({ "policies": policies.iter().map(policy).collect::<Vec<_>>() }));
         return Ok(Finished::Well);
@@ -243,13 +242,12 @@ async fn list(arguments: ListArguments) -> Result<Finished, Failure> {
 }
 
 /// All versions, page by page.
-async fn all(server: &mut Server) -> Result<Vec<pb::Policy>, Failure> {
+async fn all(server: &Server) -> Result<Vec<pb::Policy>, Failure> {
     let mut policies = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = server.request(pb::ListPoliciesRequest { page_size: 1000, page_token });
-        let answer = server.policies.list_policies(request).await;
-        let answer = answer.map_err(|status| server.failure(&status))?.into_inner();
+        let request = pb::ListPoliciesRequest { page_size: 1000, page_token };
+        let answer = server.client.list_policies(request).await.map_err(|error| server.failure(&error))?;
         policies.extend(answer.policies);
         page_token = answer.next_page_token;
         if page_token.is_empty() {
@@ -259,8 +257,8 @@ async fn all(server: &mut Server) -> Result<Vec<pb::Policy>, Failure> {
 }
 
 async fn show(arguments: VersionArguments) -> Result<Finished, Failure> {
-    let mut server = arguments.server.server()?;
-    let found = get(&mut server, arguments.version.unwrap_or_default()).await?;
+    let server = arguments.server.server()?;
+    let found = get(&server, arguments.version.unwrap_or_default()).await?;
     if arguments.json {
         print::json(&json!({ "policy": policy(&found) }));
     } else {
@@ -270,17 +268,16 @@ async fn show(arguments: VersionArguments) -> Result<Finished, Failure> {
 }
 
 /// A version with its document; the one in use for the empty name.
-async fn get(server: &mut Server, version: String) -> Result<pb::Policy, Failure> {
-    let request = server.request(pb::GetPolicyRequest { version });
-    let answer = server.policies.get_policy(request).await;
-    Ok(answer.map_err(|status| server.failure(&status))?.into_inner().policy.unwrap_or_default())
+async fn get(server: &Server, version: String) -> Result<pb::Policy, Failure> {
+    let answer = server.client.policy(pb::GetPolicyRequest { version }).await;
+    Ok(answer.map_err(|error| server.failure(&error))?.policy.unwrap_or_default())
 }
 
 async fn roll_back(arguments: VersionArguments) -> Result<Finished, Failure> {
-    let mut server = arguments.server.server()?;
-    let request = server.request(pb::RollbackPolicyRequest { version: arguments.version.unwrap_or_default() });
-    let answer = server.policies.rollback_policy(request).await;
-    let used = answer.map_err(|status| server.failure(&status))?.into_inner().policy.unwrap_or_default();
+    let server = arguments.server.server()?;
+    let request = pb::RollbackPolicyRequest { version: arguments.version.unwrap_or_default() };
+    let answer = server.client.roll_back_policy(request).await.map_err(|error| server.failure(&error))?;
+    let used = answer.policy.unwrap_or_default();
     if arguments.json {
         print::json(&json!({ "policy": policy(&used) }));
     } else {

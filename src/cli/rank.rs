@@ -91,8 +91,8 @@ fn parse_score(text: &str) -> Result<f64, &'static str> {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
-    let mut server = arguments.server.server()?;
-    let request = server.request(pb::RankConnectionsRequest {
+    let server = arguments.server.server()?;
+    let request = pb::RankConnectionsRequest {
         person: arguments.person,
         order_by: pb::RankOrder::from(arguments.order).into(),
         as_of_time: arguments.as_of.map(client::to_wire),
@@ -102,9 +102,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         minimum_score: arguments.minimum_score,
         page_size: arguments.limit,
         ..pb::RankConnectionsRequest::default()
-    });
-    let answer = server.client.rank_connections(request).await;
-    let answer = answer.map_err(|status| server.failure(&status))?.into_inner();
+    };
+    let answer = server.client.rank(request).await.map_err(|error| server.failure(&error))?;
     let print = if arguments.json { print_json } else { print_table };
     print(&answer);
     Ok(Finished::Well)

@@ -24,14 +24,13 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
-    let mut server = arguments.server.server()?;
-    let request = server.request(pb::GetConnectionRequest {
+    let server = arguments.server.server()?;
+    let request = pb::GetConnectionRequest {
         person: arguments.person,
         peer: arguments.peer,
         as_of_time: arguments.as_of.map(client::to_wire),
-    });
-    let answer = server.client.get_connection(request).await;
-    let answer = answer.map_err(|status| server.failure(&status))?.into_inner();
+    };
+    let answer = server.client.connection(request).await.map_err(|error| server.failure(&error))?;
     let connection = answer.connection.unwrap_or_default();
     if arguments.json {
         print::json(&json!({

@@ -21,6 +21,7 @@ mod answers;
 mod as_of;
 mod bench;
 mod cli;
+mod client;
 mod collector;
 mod connections;
 mod contention;

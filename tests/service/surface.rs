@@ -52,7 +52,7 @@ async fn both_versions_of_reflection_describe_everything() {
 }
 
 /// What a reason's description begins with: the codes that it comes with.
-const CODES: [&str; 9] = [
+const CODES: [&str; 11] = [
     "INVALID_ARGUMENT",
     "ALREADY_EXISTS",
     "RESOURCE_EXHAUSTED",
@@ -61,6 +61,8 @@ const CODES: [&str; 9] = [
     "UNIMPLEMENTED",
     "DEADLINE_EXCEEDED",
     "NOT_FOUND",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
     "Never sent.",
 ];
 

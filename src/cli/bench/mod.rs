@@ -239,7 +239,7 @@ impl Stage {
         let Target::Rapport(servers, _) = &self.rapport else { return Ok(()) };
         let server = &servers[0];
         let failed = |wrong: target::Wrong| Failure::from(format!("connections could not be made: {wrong}"));
-        let mut stream = Stream::open(server, WINDOW).await.map_err(|status| server.failure(&status))?;
+        let mut stream = Stream::open(server, WINDOW).await?;
         print::progress(format_args!("connecting {} with {connections} each …", owners.len()));
         for act in owners.iter().flat_map(|owner| load::connecting(owner, connections)) {
             let time = long_ago(&act)?;

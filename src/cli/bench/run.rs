@@ -163,8 +163,7 @@ pub(super) async fn streams(target: &Target, load: &Arc<Load>, pace: Pace, windo
     let span = Span::now(&pace);
     let mut callers = JoinSet::new();
     for caller in 0..pace.callers {
-        let stream = Stream::open(&servers[caller % servers.len()], window).await;
-        let stream = stream.map_err(|status| servers[0].failure(&status))?;
+        let stream = Stream::open(&servers[caller % servers.len()], window).await?;
         let seed = pace.seed ^ (u64::try_from(caller).unwrap_or(0) << 32);
         let first = u64::try_from(caller).unwrap_or(0) << 40;
         let sender =

@@ -7,7 +7,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::{
-    cli::client::{Server, to_wire},
+    cli::{
+        Failure,
+        client::{Server, to_wire},
+    },
     domain::{PersonId, Timestamp},
     rpc::pb,
     service::Clock,
@@ -49,10 +52,11 @@ impl Target {
                     let server = &servers[connection % servers.len()];
                     let interaction = Some(interaction(act, clock.now()));
                     let request = pb::RecordInteractionRequest { interaction, validate_only: false };
+                    // Measured as it comes: nothing is tried again.
                     server
                         .client
-                        .clone()
-                        .record_interaction(server.request(request))
+                        .relationships()
+                        .record_interaction(request)
                         .await
                         .map(drop)
                         .map_err(|status| of_status(&status))
@@ -62,8 +66,8 @@ impl Target {
                     let request = pb::RankConnectionsRequest { person, page_size: PAGE, ..Default::default() };
                     server
                         .client
-                        .clone()
-                        .rank_connections(server.request(request))
+                        .relationships()
+                        .rank_connections(request)
                         .await
                         .map(drop)
                         .map_err(|status| of_status(&status))
@@ -118,10 +122,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) async fn open(server: &Server, window: usize) -> Result<Self, Status> {
+    pub(super) async fn open(server: &Server, window: usize) -> Result<Self, Failure> {
         let (requests, outbound) = mpsc::channel(window);
-        let call = server.request(ReceiverStream::new(outbound));
-        let answers = server.client.clone().record_interactions(call).await?.into_inner();
+        let mut client = server.client.relationships();
+        let answers = client.record_interactions(ReceiverStream::new(outbound)).await;
+        let answers = answers.map_err(|status| server.failure(&status.into()))?.into_inner();
         Ok(Self { requests, answers, sent: 0, acknowledged: 0 })
     }
 

@@ -1,13 +1,12 @@
-//! Sending lines over `RecordInteractions`, and going on where it broke off: whatever is not acknowledged is sent again
-//! over a new stream, and the server recognises what it had recorded.
+//! Sending lines by the client's stream, which goes on where it broke off, and keeping track of what became of each.
 
-use std::{collections::VecDeque, fmt, path::PathBuf, time::Duration};
+use std::{collections::VecDeque, fmt, path::PathBuf};
 
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{
     Progress, Rejects, Resume,
@@ -16,15 +15,12 @@ use super::{
 };
 use crate::{
     cli::{Failure, client::Server, print},
+    client::{Acknowledgements, StreamEvent, WINDOW},
     rpc::{MAX_MESSAGE_BYTES, pb},
 };
 
-/// How many lines may wait for their acknowledgement.
-const WINDOW: usize = 4096;
 /// How many lines are read ahead.
 const READ_AHEAD: usize = 1024;
-/// How often a broken stream is begun again without anything acknowledged in between.
-const ATTEMPTS: u32 = 10;
 
 /// What came of an import.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -58,29 +54,16 @@ impl fmt::Display for Totals {
 struct Sender<'a> {
     server: &'a Server,
     lines: mpsc::Receiver<ReadLine>,
+    /// Where interactions go; `None` once all lines are read.
+    outbound: Option<mpsc::Sender<pb::RecordInteractionsRequest>>,
+    acknowledgements: Acknowledgements,
     /// The lines behind the last that was dealt with.
     waiting: VecDeque<ReadLine>,
-    /// All lines are read.
-    exhausted: bool,
     /// The server has answered.
     reached: bool,
     progress: Progress,
     rejects: Rejects,
     resume: Resume,
-}
-
-/// Why a stream ended before everything was acknowledged.
-enum Broken {
-    /// It may go better with another stream.
-    Passing(Status),
-    /// It will not.
-    ForGood(Failure),
-}
-
-impl<E: Into<Failure>> From<E> for Broken {
-    fn from(error: E) -> Self {
-        Self::ForGood(error.into())
-    }
 }
 
 /// Sends all lines of an input, and tells what came of it.
@@ -89,8 +72,11 @@ pub(super) async fn send(server: &Server, input: Input, rejects: PathBuf, resume
     let rejects = Rejects::new(rejects, resume.place.rejects_bytes);
     let (hand_on, lines) = mpsc::channel(READ_AHEAD);
     let reading = tokio::task::spawn_blocking(move || input.read(|line| hand_on.blocking_send(line).is_ok()));
-    let waiting = VecDeque::with_capacity(WINDOW);
-    let mut sender = Sender { server, lines, waiting, exhausted: false, reached: false, progress, rejects, resume };
+    let (outbound, items) = mpsc::channel(WINDOW);
+    let acknowledgements = server.client.record_stream(ReceiverStream::new(items));
+    let (outbound, waiting) = (Some(outbound), VecDeque::with_capacity(WINDOW));
+    let mut sender =
+        Sender { server, lines, outbound, acknowledgements, waiting, reached: false, progress, rejects, resume };
     let mut ended = sender.run().await;
     if ended.is_ok() {
         ended = reading.await?;
@@ -113,76 +99,49 @@ pub(super) async fn send(server: &Server, input: Input, rejects: PathBuf, resume
 
 impl Sender<'_> {
     async fn run(&mut self) -> Result<(), Failure> {
-        let mut failures = 0;
-        loop {
-            let before = self.resume.place.line;
-            match self.stream().await {
-                Ok(()) => return Ok(()),
-                Err(Broken::ForGood(failure)) => return Err(failure),
-                Err(Broken::Passing(status)) => {
-                    failures = if self.resume.place.line > before { 1 } else { failures + 1 };
-                    // A server that was never there is not waited for; one that is not ready yet has answered.
-                    self.reached |= std::error::Error::source(&status).is_none();
-                    if failures >= ATTEMPTS || !self.reached {
-                        return Err(self.server.failure(&status));
-                    }
-                    self.progress.say(format_args!("the stream broke ({}); trying again", status.message()));
-                    sleep(Duration::from_millis(100) * 2_u32.pow(failures.min(6))).await;
-                }
-            }
-        }
-    }
-
-    /// One stream: first what is not acknowledged yet, then more lines, until all are.
-    async fn stream(&mut self) -> Result<(), Broken> {
-        let (outbound, requests) = mpsc::channel(WINDOW);
-        for request in self.waiting.iter().filter_map(request) {
-            // The channel holds a whole window.
-            let _ = outbound.try_send(request);
-        }
-        let call = self.server.request(ReceiverStream::new(requests));
-        let mut client = self.server.client.clone();
-        let mut answers = client.record_interactions(call).await.map_err(broken)?.into_inner();
-        self.reached = true;
-        let mut outbound = Some(outbound);
-        loop {
-            if self.exhausted {
-                outbound = None;
-                if self.waiting.is_empty() {
-                    return Ok(());
-                }
-            }
+        while self.outbound.is_some() || !self.waiting.is_empty() {
             tokio::select! {
-                answer = answers.message() => self.acknowledged(answer.map_err(broken)?)?,
-                line = self.lines.recv(), if !self.exhausted && self.waiting.len() < WINDOW => match line {
-                    None => self.exhausted = true,
-                    Some(read) => self.take(read, outbound.as_ref()).await?,
+                event = self.acknowledgements.next() => {
+                    match event.map_err(|error| self.server.failure(&error))? {
+                        Some(StreamEvent::Opened) => self.reached = true,
+                        Some(StreamEvent::Acknowledged(answer)) => self.acknowledged(answer)?,
+                        Some(StreamEvent::Broken(status)) => self.broken(&status)?,
+                        None => return Err("the stream ended early".into()),
+                    }
+                }
+                line = self.lines.recv(), if self.outbound.is_some() && self.waiting.len() < WINDOW => match line {
+                    None => self.outbound = None,
+                    Some(read) => self.take(read)?,
                 },
             }
         }
+        Ok(())
     }
 
-    async fn take(
-        &mut self,
-        mut read: ReadLine,
-        outbound: Option<&mpsc::Sender<pb::RecordInteractionsRequest>>,
-    ) -> Result<(), Broken> {
+    /// A server that was never there is not waited for; one that is not ready yet has answered.
+    fn broken(&mut self, status: &Status) -> Result<(), Failure> {
+        self.reached |= std::error::Error::source(status).is_none();
+        if !self.reached {
+            return Err(self.server.not_there());
+        }
+        self.progress.say(format_args!("the stream broke ({}); trying again", status.message()));
+        Ok(())
+    }
+
+    fn take(&mut self, mut read: ReadLine) -> Result<(), Failure> {
         if let Some(request) = request(&read) {
             if request.encoded_len() > MAX_MESSAGE_BYTES {
                 read.line = Line::Rejected("the interaction is larger than the server takes in".to_owned());
-            } else if let Some(outbound) = outbound {
-                // When the stream is broken, the answer that says so comes next.
-                let _ = outbound.send(request).await;
+            } else if let Some(outbound) = &self.outbound {
+                // There is room for all that may wait; when the stream has ended, its last event says why.
+                let _ = outbound.try_send(request);
             }
         }
         self.waiting.push_back(read);
         self.settle(0, Vec::new())
     }
 
-    fn acknowledged(&mut self, answer: Option<pb::RecordInteractionsResponse>) -> Result<(), Broken> {
-        let Some(answer) = answer else {
-            return Err(Broken::Passing(Status::unavailable("the server ended the stream early")));
-        };
+    fn acknowledged(&mut self, answer: pb::RecordInteractionsResponse) -> Result<(), Failure> {
         let totals = &mut self.resume.place.totals;
         totals.recorded += u64::try_from(answer.recorded_count).unwrap_or_default();
         totals.replayed += u64::try_from(answer.replayed_count).unwrap_or_default();
@@ -194,7 +153,7 @@ impl Sender<'_> {
     }
 
     /// Deals with the lines in their order, up to the first that waits for a later acknowledgement than `sequence`.
-    fn settle(&mut self, sequence: i64, rejections: Vec<pb::Rejection>) -> Result<(), Broken> {
+    fn settle(&mut self, sequence: i64, rejections: Vec<pb::Rejection>) -> Result<(), Failure> {
         let place = &mut self.resume.place;
         let mut rejections = rejections.into_iter().peekable();
         let is_settled = |read: &mut ReadLine| !matches!(read.line, Line::Interaction(_)) || read.number <= sequence;
@@ -222,13 +181,4 @@ impl Sender<'_> {
 fn request(read: &ReadLine) -> Option<pb::RecordInteractionsRequest> {
     let Line::Interaction(interaction) = &read.line else { return None };
     Some(pb::RecordInteractionsRequest { sequence: read.number, interaction: Some((**interaction).clone()) })
-}
-
-fn broken(status: Status) -> Broken {
-    let in_transport = std::error::Error::source(&status).is_some();
-    match status.code() {
-        Code::Unavailable | Code::ResourceExhausted | Code::Cancelled | Code::Unknown => Broken::Passing(status),
-        _ if in_transport => Broken::Passing(status),
-        _ => Broken::ForGood(format!("the server refused: {}", status.message()).into()),
-    }
 }
