@@ -110,7 +110,7 @@ impl App {
         watching.spawn(watch(store.clone(), sealer, rpc.health.clone()));
         watching.spawn(access.follow());
         if let Some(tls) = &tls {
-            watching.spawn(Arc::clone(tls).follow(clock.clone()));
+            watching.spawn(Arc::clone(tls).follow(clock.clone(), metrics.clone()));
         }
         let health_address = probes.as_ref().map(|(_, address)| *address);
         if let Some((probes, _)) = probes {

@@ -1,12 +1,15 @@
 //! How commands reach a running server: over the same public API as everybody else.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use tonic::Code;
 
 use crate::{
-    client::{CallError, Client, Patience},
+    client::{CallError, Client, Patience, SetupError, Trust},
     config,
     domain::{TenantId, Timestamp},
 };
@@ -24,6 +27,13 @@ pub(super) struct ServerArguments {
     /// The tenant [env: RAPPORT_TENANT] [default: default]
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
+    /// The file with the key or token to show [env: RAPPORT_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The authorities whose server certificates are believed, in PEM [env: RAPPORT_SERVER_AUTHORITIES] [default: those of
+    /// this machine]
+    #[arg(long, value_name = "FILE")]
+    server_authorities: Option<PathBuf>,
 }
 
 /// A server as one tenant sees it. Cloning is cheap.
@@ -35,7 +45,7 @@ pub(super) struct Server {
 
 impl ServerArguments {
     pub(super) fn new(server: String, tenant: &str) -> Self {
-        Self { server: Some(server), tenant: Some(tenant.to_owned()) }
+        Self { server: Some(server), tenant: Some(tenant.to_owned()), key_file: None, server_authorities: None }
     }
 
     /// The tenant that is named, else another than usual.
@@ -56,10 +66,23 @@ impl ServerArguments {
         let tenant = self.tenant.or_else(|| from_environment("RAPPORT_TENANT"));
         let tenant = tenant.unwrap_or_else(|| TenantId::unnamed().as_str().to_owned());
         let tenant = TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
-        let client = Client::at(&url)
-            .map_err(|_| format!("--server must be an address such as http://127.0.0.1:50051, not {url}"))?;
+        let file = |flag: Option<PathBuf>, variable| flag.or_else(|| from_environment(variable).map(PathBuf::from));
+        let authorities = file(self.server_authorities, "RAPPORT_SERVER_AUTHORITIES");
+        let authorities = authorities.map(|path| read("--server-authorities", &path)).transpose()?;
+        let client = Client::over_tls(&url, Trust { authorities, identity: None }).map_err(|error| match error {
+            SetupError::Address(_) => format!("--server must be an address such as http://127.0.0.1:50051, not {url}"),
+            error => error.to_string(),
+        })?;
+        let client = match file(self.key_file, "RAPPORT_KEY_FILE") {
+            Some(path) => client.with_token(String::from_utf8_lossy(&read("--key-file", &path)?).trim())?,
+            None => client,
+        };
         Ok(Server { client: client.as_tenant(&tenant).with_patience(PATIENCE), url })
     }
+}
+
+fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{flag}: {}: {error}", path.display()))
 }
 
 impl Server {

@@ -74,6 +74,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         metrics_listen: arguments.metrics_listen,
     };
     let config = Config::read(flags, &process_environment)?;
+    if arguments.sample && (config.access_file.is_some() || config.tls.is_some()) {
+        return Err("--sample is for trying out: it goes with neither an access file nor TLS".into());
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stopped = async || {

@@ -13,6 +13,9 @@ pub enum SetupError {
     /// It would not know where to call.
     #[error("a server's address is written as http://127.0.0.1:50051, not as {0}")]
     Address(String),
+    /// What is to be believed or shown over TLS is no such thing in PEM.
+    #[error("the authorities, certificate or key for TLS are not as they should be")]
+    Tls,
     /// A token with characters that cannot be sent. It is not repeated here.
     #[error("a token must be visible ASCII")]
     Token,

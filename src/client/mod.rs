@@ -40,7 +40,7 @@ use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use uuid::Uuid;
 
@@ -83,6 +83,35 @@ impl Default for Patience {
     }
 }
 
+/// What is believed and shown over TLS, in PEM.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// The authorities whose server certificates are believed; those of the machine when `None`.
+    pub authorities: Option<Vec<u8>>,
+    /// The certificate that proves who calls, and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A key stays out of logs.
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Trust(…)")
+    }
+}
+
+impl Trust {
+    fn config(self) -> ClientTlsConfig {
+        let config = match self.authorities {
+            Some(authorities) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        match self.identity {
+            Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+            None => config,
+        }
+    }
+}
+
 /// A server, or several behind one channel, as one tenant sees them. Cloning is cheap; clones share the connection and the
 /// budget for tries.
 #[derive(Clone, Debug)]
@@ -116,11 +145,21 @@ impl Interceptor for Caller {
 pub type Named = InterceptedService<Channel, Caller>;
 
 impl Client {
-    /// A client of the server at an address such as `http://127.0.0.1:50051`. It is reached for at the first call.
+    /// A client of the server at an address such as `http://127.0.0.1:50051`, or over TLS at `https://rapport.example`. It is
+    /// reached for at the first call.
     pub fn at(address: &str) -> Result<Self, SetupError> {
-        let endpoint = Endpoint::from_shared(address.to_owned()).ok();
-        let endpoint = endpoint.filter(|endpoint| endpoint.uri().scheme_str() == Some("http"));
-        let endpoint = endpoint.ok_or_else(|| SetupError::Address(address.to_owned()))?;
+        Self::over_tls(address, Trust::default())
+    }
+
+    /// A client of the server at an address, which believes and shows what is given when that begins with `https`.
+    pub fn over_tls(address: &str, trust: Trust) -> Result<Self, SetupError> {
+        let unfit = || SetupError::Address(address.to_owned());
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| unfit())?;
+        let endpoint = match endpoint.uri().scheme_str() {
+            Some("http") => endpoint,
+            Some("https") => endpoint.tls_config(trust.config()).map_err(|_| SetupError::Tls)?,
+            _ => return Err(unfit()),
+        };
         let endpoint = endpoint
             .connect_timeout(CONNECT_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE.0)
@@ -129,7 +168,7 @@ impl Client {
         Ok(Self::over(endpoint.connect_lazy()))
     }
 
-    /// A client over a channel of the caller's: with TLS, or balanced over several servers.
+    /// A client over a channel of the caller's, such as one that is balanced over several servers.
     pub fn over(channel: Channel) -> Self {
         let caller = Caller { tenant: None, authorization: None };
         Self { channel, caller, patience: Patience::default(), budget: Arc::default() }
@@ -143,7 +182,7 @@ impl Client {
         self
     }
 
-    /// The same client, showing a bearer token.
+    /// The same client, showing a key or a token.
     pub fn with_token(mut self, token: &str) -> Result<Self, SetupError> {
         let mut value: MetadataValue<Ascii> = format!("Bearer {token}").parse().map_err(|_| SetupError::Token)?;
         value.set_sensitive(true);

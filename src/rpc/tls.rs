@@ -18,7 +18,7 @@ use tokio_rustls::{
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::service::Clock;
+use crate::{service::Clock, telemetry::Metrics};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -80,8 +80,9 @@ impl Tls {
 
     /// Follows the files, until this is dropped, and warns of a certificate that ends soon. What cannot be followed changes
     /// nothing, and is logged.
-    pub async fn follow(self: Arc<Self>, clock: Clock) {
+    pub async fn follow(self: Arc<Self>, clock: Clock, metrics: Metrics) {
         let (mut failed, mut warned) = (false, None::<Instant>);
+        metrics.certificate_ends(self.ends());
         loop {
             let (now, _) = clock.now().seconds_and_nanos();
             let left = Duration::from_secs(u64::try_from(self.ends() - now).unwrap_or(0));
@@ -96,6 +97,7 @@ impl Tls {
                     let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                     if now.texts != current.texts {
                         tracing::info!(ends_unix_s = now.ends, "the TLS certificate has changed, and is shown");
+                        metrics.certificate_ends(now.ends);
                         *current = now;
                     }
                 }

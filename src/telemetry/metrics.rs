@@ -187,7 +187,15 @@ impl Metrics {
 
     /// The server started then, in seconds since 1970.
     pub fn started(&self, unix_seconds: i64) {
-        let Metric { name, unit, about } = names::PROCESS_START;
+        self.time(names::PROCESS_START, unix_seconds);
+    }
+
+    /// The certificate that is shown ends then, in seconds since 1970.
+    pub fn certificate_ends(&self, unix_seconds: i64) {
+        self.time(names::CERTIFICATE_END, unix_seconds);
+    }
+
+    fn time(&self, Metric { name, unit, about }: Metric, unix_seconds: i64) {
         let gauge = self.0.meter.i64_gauge(name).with_unit(unit).with_description(about).build();
         gauge.record(unix_seconds, &[]);
     }

@@ -97,6 +97,9 @@ pub const ANSWER_LOOKUPS: Metric =
 pub const READY: Metric = metric("rapport.ready", "", "Whether calls can be served");
 /// Seconds since 1970.
 pub const PROCESS_START: Metric = metric("process.start_time", "s", "When the server started, in seconds since 1970");
+/// Seconds since 1970.
+pub const CERTIFICATE_END: Metric =
+    metric("rapport.tls.certificate.end_time", "s", "When the TLS certificate ends, in seconds since 1970");
 
 /// A piece of work on the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

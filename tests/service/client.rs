@@ -115,7 +115,7 @@ impl RelationshipService for Scripted {
         request: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         self.asked("", request.metadata())?;
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(pb::GetConnectionResponse::default()))
     }
 }
 
@@ -144,7 +144,7 @@ impl PolicyService for Scripted {
         request: Request<pb::RollbackPolicyRequest>,
     ) -> Result<Response<pb::RollbackPolicyResponse>, Status> {
         self.asked(&request.get_ref().version, request.metadata())?;
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(pb::RollbackPolicyResponse::default()))
     }
 }
 
