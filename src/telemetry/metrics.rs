@@ -80,7 +80,7 @@ impl Metrics {
         let (queued, pending) = (Arc::default(), Arc::default());
         observe(&meter, names::QUEUE_LENGTH, &queued);
         observe(&meter, names::CONNECTION_PENDING, &pending);
-        Self(Arc::new(Instruments {
+        let metrics = Self(Arc::new(Instruments {
             call_duration: seconds(&meter, names::CALL_DURATION),
             operation_duration: seconds(&meter, names::OPERATION_DURATION),
             connection_wait: seconds(&meter, names::CONNECTION_WAIT),
@@ -96,7 +96,21 @@ impl Metrics {
             provider,
             registry,
             meter,
-        }))
+        }));
+        metrics.begin();
+        metrics
+    }
+
+    /// Counters begin at zero, so that their first step is seen as one.
+    fn begin(&self) {
+        self.0.connection_timeouts.add(0, &[pool()]);
+        self.0.batch_retries.add(0, &[]);
+        for outcome in EntryOutcome::ALL {
+            self.0.entries.add(0, &[KeyValue::new(names::ENTRY_OUTCOME, outcome.as_str())]);
+        }
+        for result in ["hit", "miss"] {
+            self.0.answer_lookups.add(0, &[KeyValue::new(names::LOOKUP_RESULT, result)]);
+        }
     }
 
     /// A call ended with this status code after that time; `error` when it counts as one of the server's.

@@ -155,6 +155,9 @@ pub enum EntryOutcome {
 }
 
 impl EntryOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Recorded, Self::Replayed, Self::Conflict, Self::Failed];
+
     /// What it is called.
     pub const fn as_str(self) -> &'static str {
         match self {

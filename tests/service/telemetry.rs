@@ -198,7 +198,7 @@ async fn the_collector_is_sent_every_metric() {
     }
     server.signal(Signal::TERM);
     assert_eq!(server.end().0, Some(0));
-    let expected: BTreeSet<_> = METRICS[..13].iter().map(|metric| metric.name.to_owned()).collect();
+    let expected: BTreeSet<_> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
     assert_eq!(collector.metric_names().into_iter().collect::<BTreeSet<_>>(), expected);
 }
 
@@ -214,6 +214,21 @@ async fn http(address: SocketAddr, request: &str) -> String {
 /// The metrics there, as Prometheus reads them.
 pub async fn scrape(address: SocketAddr) -> String {
     http(address, "GET /metrics HTTP/1.1\r\nHost: rapport\r\n\r\n").await
+}
+
+/// Fails unless every metric that a dashboard or alert is made of is among those served.
+fn assert_knows(served: &str, file: &str) {
+    let words: BTreeSet<_> = file.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').collect();
+    let is_metric = |word: &&str| {
+        ["_total", "_count", "_bucket", "_seconds", "_length", "_ready", "_max", "_requests"].iter().any(|end| {
+            word.ends_with(end) && ["rpc_", "db_", "rapport_", "process_"].iter().any(|start| word.starts_with(start))
+        })
+    };
+    let metrics: Vec<_> = words.into_iter().filter(is_metric).collect();
+    assert!(metrics.len() > 5, "{metrics:?}");
+    for metric in metrics {
+        assert!(served.contains(&format!("\n{metric}")), "{metric} is not served: {served}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,6 +272,8 @@ async fn prometheus_reads_the_metrics_and_nothing_else() {
         assert!(said.lines().any(|found| found == line), "{line} is not in {said}");
     }
     assert!(said.contains("\nprocess_start_time_seconds ") && said.contains("\ntarget_info{"), "{said}");
+    assert_knows(&said, include_str!("../../deploy/observability/dashboard.json"));
+    assert_knows(&said, include_str!("../../deploy/observability/alerts.yaml"));
     assert!(http(metrics, "GET / HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 404"));
     assert!(http(metrics, "POST /metrics HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 405"));
     app.stopper().cancel();
