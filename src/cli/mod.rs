@@ -7,6 +7,7 @@ mod backtest;
 mod bench;
 mod client;
 mod database;
+mod doctor;
 mod fit;
 mod history;
 mod import;
@@ -45,7 +46,7 @@ enum Finished {
     name = "rapport",
     version,
     after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but something was found (rejected lines, \
-                  differences).\n\nEnvironment: RAPPORT_LOG (which log lines, such as info or rapport=debug; default info), \
+                  differences, settings).\n\nEnvironment: RAPPORT_LOG (which log lines, such as info or rapport=debug; default info), \
                   RAPPORT_LOG_FORMAT (pretty or json; default pretty)."
 )]
 struct Cli {
@@ -73,6 +74,8 @@ enum Command {
     Policy(policy::Arguments),
     /// Put a running server under load, and measure it next to the same work in SQL written by hand
     Bench(bench::Arguments),
+    /// Check a deployment's database and its settings, and say what to do
+    Doctor(doctor::Arguments),
     /// Make keys for callers
     Keys(keys::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
@@ -122,6 +125,7 @@ fn start(command: Command) -> Result<Finished, Failure> {
             Command::Fit(arguments) => fit::run(arguments).await,
             Command::Policy(arguments) => policy::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
+            Command::Doctor(arguments) => doctor::run(arguments).await,
             Command::Keys(arguments) => keys::run(&arguments),
             Command::Rebuild(arguments) => rebuild::run(arguments).await,
             Command::Completions { shell } => {

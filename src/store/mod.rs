@@ -8,6 +8,7 @@ mod baseline;
 mod changes;
 mod commitment;
 mod conclude;
+mod condition;
 mod connect;
 mod error;
 mod history;
@@ -43,6 +44,7 @@ use crate::{
 pub use absorb::Outcome;
 pub use baseline::{Baseline, BaselineAct};
 pub use changes::{Basis, PersonMark, Seen};
+pub use condition::Condition;
 pub use connect::Watch;
 pub use error::StoreError;
 pub use ledger::Entry;
