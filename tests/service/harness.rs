@@ -94,6 +94,15 @@ async fn new_database(postgres: &EmbeddedPostgres, migrated: bool) -> String {
     url
 }
 
+/// How often something is done: `small`, and `large` where `RAPPORT_TEST_SCALE` says so.
+pub fn scaled(small: u64, large: u64) -> u64 {
+    match std::env::var("RAPPORT_TEST_SCALE").as_deref() {
+        Ok("large") => large,
+        Ok("small") | Err(_) => small,
+        Ok(other) => panic!("RAPPORT_TEST_SCALE must be small or large, not {other}"),
+    }
+}
+
 /// A word that no other test uses, in this run or in earlier ones.
 pub fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
