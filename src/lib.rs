@@ -19,3 +19,6 @@ pub mod scoring;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+
+#[cfg(test)]
+mod testing;

@@ -34,3 +34,6 @@ pub use tls::{Tls, TlsError, TlsFiles};
 
 /// The metadata key that names the tenant.
 pub const TENANT_KEY: &str = "rapport-tenant";
+
+#[cfg(test)]
+mod fuzz;

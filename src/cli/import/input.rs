@@ -111,7 +111,7 @@ impl Input {
         Ok(Self::new(file, size, format, mapping, after).map_err(unreadable)?)
     }
 
-    fn new(
+    pub(super) fn new(
         inner: impl Read + Send + 'static,
         size: Option<u64>,
         format: Format,

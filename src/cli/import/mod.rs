@@ -148,3 +148,6 @@ pub(super) fn read_history(file: &Path, reading: ReadingArguments) -> Result<(Hi
     })?;
     Ok((history.in_order(), passed_over))
 }
+
+#[cfg(test)]
+mod fuzz;
