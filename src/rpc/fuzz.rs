@@ -131,7 +131,7 @@ proptest! {
         if let Ok(value) = MetadataValue::try_from(&tenant[..]) {
             metadata.insert(super::TENANT_KEY, value);
             let parsed = request::tenant(&metadata);
-            prop_assert!(parsed.is_err() || parsed.is_ok_and(|parsed| parsed.as_str().as_bytes() == tenant));
+            prop_assert!(parsed.is_err() || parsed.is_ok_and(|parsed| parsed.is_some_and(|parsed| parsed.as_str().as_bytes() == tenant)));
         }
     }
 

@@ -61,7 +61,7 @@ impl Load {
     async fn advance(&self, count: u64) {
         let goal = self.calls.load(SeqCst) + count;
         let gone_on =
-            async || self.calls.load(SeqCst) >= goal || self.callers.iter().any(|caller| caller.is_finished());
+            async || self.calls.load(SeqCst) >= goal || self.callers.iter().any(tokio::task::JoinHandle::is_finished);
         eventually("calls go on", gone_on).await;
     }
 
