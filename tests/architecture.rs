@@ -169,6 +169,16 @@ fn files_stay_short_enough_to_hold_one_thing() {
 }
 
 #[test]
+fn the_job_that_migrates_is_named_by_the_version_of_the_schema() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let migrations = fs::read_dir(root.join("src/store/migrations")).unwrap();
+    let version = |name: &str| name.split('_').next().and_then(|digits| digits.parse::<u32>().ok());
+    let newest = migrations.filter_map(|file| version(file.unwrap().file_name().to_str()?)).max().unwrap();
+    let job = fs::read_to_string(root.join("deploy/kubernetes/base/migrate.yaml")).unwrap();
+    assert!(job.contains(&format!("name: rapport-migrate-{newest}\n")) && job.contains(&format!("version {newest}.")));
+}
+
+#[test]
 fn every_module_says_what_lives_in_it() {
     for (path, _) in sources("") {
         let text = fs::read_to_string(&path).unwrap();

@@ -62,10 +62,26 @@ impl Opened {
     }
 }
 
+#[derive(Args, Debug)]
+pub(super) struct MigrateArguments {
+    #[command(flatten)]
+    database: DatabaseArguments,
+    /// Let this role serve, and no more than that: it can neither change the schema nor take anything out of the ledger
+    #[arg(long, value_name = "ROLE")]
+    grant_to: Option<String>,
+}
+
 /// `rapport migrate`.
-pub(super) async fn migrate(arguments: DatabaseArguments) -> Result<Finished, Failure> {
-    let opened = arguments.open().await?;
-    let migrated = opened.store.migrate().await;
+pub(super) async fn migrate(arguments: MigrateArguments) -> Result<Finished, Failure> {
+    let opened = arguments.database.open().await?;
+    let migrated = async {
+        opened.store.migrate().await?;
+        match &arguments.grant_to {
+            Some(role) => opened.store.grant(role).await,
+            None => Ok(()),
+        }
+    };
+    let migrated = migrated.await;
     opened.close().await;
     migrated?;
     print::line("The schema is up to date.");

@@ -59,7 +59,7 @@ enum Command {
     /// Serve the gRPC API, with a private PostgreSQL unless DATABASE_URL names a database
     Serve(serve::Arguments),
     /// Bring the schema of the database in DATABASE_URL to the version of this program
-    Migrate(database::DatabaseArguments),
+    Migrate(database::MigrateArguments),
     /// Record the interactions in a file through a running server
     Import(import::Arguments),
     /// Rank a person's connections by who can be counted on

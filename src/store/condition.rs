@@ -7,24 +7,10 @@ use sqlx::PgConnection;
 
 use crate::{domain::Timestamp, telemetry::names::Operation};
 
-use super::{Store, StoreError, lease::within, rows::from_sql};
+use super::{Store, StoreError, grants::NEEDED, lease::within, rows::from_sql};
 
 /// How often the clocks are compared; the quickest answer counts.
 const CLOCK_READINGS: usize = 5;
-/// What a serving role needs, table by table. Nothing is ever taken out of the ledger; `rapport rebuild` needs DELETE on
-/// what is derived from it, and `rapport migrate` owns everything.
-const NEEDED: [(&str, &[&str]); 10] = [
-    ("_sqlx_migrations", &["SELECT"]),
-    ("ledger", &["SELECT", "INSERT"]),
-    ("tie", &["SELECT", "INSERT", "UPDATE"]),
-    ("rhythm", &["SELECT", "INSERT", "UPDATE"]),
-    ("commitment", &["SELECT", "INSERT", "UPDATE"]),
-    ("server_key", &["SELECT"]),
-    ("policy", &["SELECT", "INSERT"]),
-    ("policy_use", &["SELECT", "INSERT"]),
-    ("tenant_revision", &["SELECT", "INSERT", "UPDATE"]),
-    ("change", &["SELECT", "INSERT", "DELETE"]),
-];
 /// The settings that are looked at.
 const SETTINGS: [&str; 10] = [
     "autovacuum",

@@ -11,6 +11,7 @@ mod conclude;
 mod condition;
 mod connect;
 mod error;
+mod grants;
 mod history;
 mod lease;
 mod ledger;

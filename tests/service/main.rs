@@ -50,6 +50,7 @@ mod program;
 mod proxy;
 mod rebuild;
 mod recording;
+mod roles;
 mod silence;
 mod storage;
 mod streaming;
