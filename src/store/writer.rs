@@ -239,19 +239,20 @@ async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut recorder: Recorde
         recorder.store.metrics.entries(EntryOutcome::Failed, 1);
         let _ = late.answer.send(Err(WriteError::Late));
     }
+    if batch.is_empty() {
+        return (lane, recorder);
+    }
     let span = batch_span(&batch);
     let (entries, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|pending| (pending.entry, pending.answer)).unzip();
-    if !entries.is_empty() {
-        recorder.attempts = 0;
-        let outcomes = write(&mut recorder, &entries, begun + BATCH_LIMIT).instrument(span.clone()).await;
-        span.record(names::BATCH_ATTEMPTS, i64::from(recorder.attempts));
-        // Before anybody is answered: who looks for the span of what was acknowledged finds it.
-        drop(span);
-        count(&recorder.store.metrics, &outcomes);
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            // Whoever asked may have hung up; the entry is recorded all the same.
-            let _ = answer.send(outcome);
-        }
+    recorder.attempts = 0;
+    let outcomes = write(&mut recorder, &entries, begun + BATCH_LIMIT).instrument(span.clone()).await;
+    span.record(names::BATCH_ATTEMPTS, i64::from(recorder.attempts));
+    // It ends before anybody is answered, as the work does.
+    drop(span);
+    count(&recorder.store.metrics, &outcomes);
+    for (answer, outcome) in answers.into_iter().zip(outcomes) {
+        // Whoever asked may have hung up; the entry is recorded all the same.
+        let _ = answer.send(outcome);
     }
     (lane, recorder)
 }
