@@ -282,6 +282,22 @@ async fn prometheus_reads_the_metrics_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_says_nothing_does_not_keep_prometheus_out() {
+    let mut settings = config(database(true).await);
+    settings.metrics_listen = Some(([127, 0, 0, 1], 0).into());
+    let app = start(settings, Clock::system()).await;
+    let metrics = app.metrics_address().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(TcpStream::connect(metrics).await.unwrap());
+    }
+    let scraped = tokio::time::timeout(Duration::from_secs(25), scrape(metrics)).await.unwrap();
+    assert!(scraped.contains("rapport_ready 1"), "{scraped}");
+    app.stopper().cancel();
+    app.ended().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn json_lines_name_the_trace_and_slow_statements_show_no_values() {
     let url = database(true).await;
     let place = folder();
