@@ -9,7 +9,7 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
-use rapport::{domain::Kind, rpc::pb, service::Clock, telemetry::names};
+use rapport::{app::App, domain::Kind, rpc::pb, service::Clock, telemetry::names};
 use rustix::process::Signal;
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
@@ -279,6 +279,22 @@ async fn prometheus_reads_the_metrics_and_nothing_else() {
     app.stopper().cancel();
     app.ended().await.unwrap();
     assert!(TcpStream::connect(metrics).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_counted_as_the_servers_fault() {
+    let mut settings = config("postgresql://rapport@127.0.0.1:1/nowhere".to_owned());
+    settings.metrics_listen = Some(([127, 0, 0, 1], 0).into());
+    let app = App::start(settings, Clock::system()).await.unwrap();
+    let mut client = client_of(app.address(), "one");
+    try_record(&mut client, act(Kind::Help, "a", "b", day(0))).await.unwrap_err();
+    let said = scrape(app.metrics_address().unwrap()).await;
+    let counted = format!(
+        r#"rpc_server_call_duration_seconds_count{{error_type="UNAVAILABLE",rpc_method="{RECORD}",rpc_response_status_code="UNAVAILABLE",rpc_system_name="grpc"}} 1"#
+    );
+    assert!(said.contains(&counted) && said.contains("\nrapport_ready 0"), "{said}");
+    app.stopper().cancel();
+    app.ended().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
