@@ -278,7 +278,7 @@ async fn prometheus_reads_the_metrics_and_nothing_else() {
     assert!(http(metrics, "POST /metrics HTTP/1.0\r\n\r\n").await.starts_with("HTTP/1.0 405"));
     app.stopper().cancel();
     app.ended().await.unwrap();
-    assert!(TcpStream::connect(metrics).await.is_err());
+    eventually("the port is free again", async || TcpStream::connect(metrics).await.is_err()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
