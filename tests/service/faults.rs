@@ -16,11 +16,11 @@ use std::{
 
 use rapport::{
     client::{Client, Patience},
-    domain::{Draft, Faults, Kind, PersonId, TenantId, Timestamp},
+    domain::{Draft, Faults, Kind, PersonId, RankOrder, TenantId, Timestamp},
     embedded::url_of_running,
     rpc::pb,
     scoring::DEFAULT,
-    service::{Clock, ConnectionQuery, PolicyDraft, Service},
+    service::{Clock, ConnectionQuery, PolicyDraft, RankQuery, Service},
     store::{Store, Writer},
 };
 use rustix::process::Signal;
@@ -205,7 +205,7 @@ async fn one_call(service: Service, turns: u64) -> (bool, Option<String>) {
     let person = PersonId::parse("ada").unwrap();
     let id = unique();
     let draft = draft(&id);
-    match random(5) {
+    match random(6) {
         0 | 1 => {
             let recorded = given_up_after(turns, service.record(tenant, &draft, Faults::default())).await;
             (recorded.is_some(), recorded.map(|recorded| recorded.unwrap().id.unwrap().as_str().to_owned()))
@@ -215,6 +215,22 @@ async fn one_call(service: Service, turns: u64) -> (bool, Option<String>) {
             let peer = PersonId::parse("person 1").unwrap();
             let query = ConnectionQuery { person, peer, as_of: None };
             (given_up_after(turns, service.connection(tenant, query)).await.is_some(), None)
+        }
+        4 => {
+            let query = RankQuery {
+                person,
+                order: RankOrder::Mutual,
+                as_of: None,
+                statuses: Vec::new(),
+                channels: Vec::new(),
+                topics: Vec::new(),
+                minimum_score: 0.0,
+                page_size: 5,
+                policy: None,
+                after: None,
+                explain: true,
+            };
+            (given_up_after(turns, service.rank(tenant, query)).await.is_some(), None)
         }
         _ => {
             let document = document(&format!("version-{}", random(9)));
