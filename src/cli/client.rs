@@ -77,7 +77,7 @@ impl ServerArguments {
             Some(path) => client.with_token(String::from_utf8_lossy(&read("--key-file", &path)?).trim())?,
             None => client,
         };
-        Ok(Server { client: client.as_tenant(&tenant).with_patience(PATIENCE), url })
+        Ok(Server { client: client.as_tenant(&tenant)?.with_patience(PATIENCE), url })
     }
 }
 

@@ -16,6 +16,9 @@ pub enum SetupError {
     /// What is to be believed or shown over TLS is no such thing in PEM.
     #[error("the authorities, certificate or key for TLS are not as they should be")]
     Tls,
+    /// A tenant that metadata cannot name.
+    #[error("a tenant must be in visible ASCII to be named")]
+    Tenant,
     /// A token with characters that cannot be sent. It is not repeated here.
     #[error("a token must be visible ASCII")]
     Token,

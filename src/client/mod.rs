@@ -7,7 +7,7 @@
 //! use rapport::{client::Client, domain::{Kind, TenantId}, rpc::pb};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::at("http://127.0.0.1:50051")?.as_tenant(&TenantId::parse_metadata("sample")?);
+//! let client = Client::at("http://127.0.0.1:50051")?.as_tenant(&TenantId::parse_metadata("sample")?)?;
 //! let recorded = client
 //!     .record(pb::Interaction {
 //!         actor: "bob".to_owned(),
@@ -37,7 +37,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
-    Request, Response, Status,
+    Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -174,12 +174,11 @@ impl Client {
         Self { channel, caller, patience: Patience::default(), budget: Arc::default() }
     }
 
-    /// The same client in the name of a tenant; without, the tenant is `default`.
-    #[must_use]
-    pub fn as_tenant(mut self, tenant: &TenantId) -> Self {
-        // A tenant in anything but visible ASCII cannot be named in metadata; the server would know none either.
-        self.caller.tenant = tenant.as_str().parse().ok();
-        self
+    /// The same client in the name of a tenant, which has to be in visible ASCII; without, the tenant is `default`.
+    pub fn as_tenant(mut self, tenant: &TenantId) -> Result<Self, SetupError> {
+        let tenant = TenantId::parse_metadata(tenant.as_str()).map_err(|_| SetupError::Tenant)?;
+        self.caller.tenant = Some(tenant.as_str().parse().map_err(|_| SetupError::Tenant)?);
+        Ok(self)
     }
 
     /// The same client, showing a key or a token.
@@ -299,8 +298,8 @@ impl Client {
                     self.budget.succeeded();
                     return Ok(answer.into_inner());
                 }
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer came in time"),
+                Ok(Err(status)) if !is_cut_off(&status, until) => status,
+                _ => Status::deadline_exceeded("no answer came in time"),
             };
             let pause = retry::pause_after(&status, attempts);
             let may_go_on = pause.is_some() && self.budget.failed() && again && attempts < self.patience.attempts;
@@ -311,6 +310,11 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the transport gave a call up at its deadline, of which it says nothing.
+fn is_cut_off(status: &Status, until: Instant) -> bool {
+    status.code() == Code::Cancelled && until.saturating_duration_since(Instant::now()) < Duration::from_millis(5)
 }
 
 /// Gives an interaction an id, unless it has one.

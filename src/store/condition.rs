@@ -45,13 +45,13 @@ pub struct Condition {
 }
 
 impl Store {
-    /// The condition of the database. The time is what `now` tells.
-    pub async fn condition(&self, now: impl Fn() -> Timestamp + Send + Sync) -> Result<Condition, StoreError> {
+    /// The condition of the database. The time is what `read_clock` tells.
+    pub async fn condition(&self, read_clock: impl Fn() -> Timestamp + Send + Sync) -> Result<Condition, StoreError> {
         let mut lease = self.lease(Operation::Probe).await?;
         // One more is for probes.
         let own_connections = self.pool.options().get_max_connections().saturating_add(1);
         let condition = within(async {
-            let (clock_ahead_micros, clock_error_micros) = clocks(&mut lease, &now).await?;
+            let (clock_ahead_micros, clock_error_micros) = clocks(&mut lease, &read_clock).await?;
             let (role, in_recovery) = state(&mut lease).await?;
             let settings = settings(&mut lease).await?;
             let missing_privileges = missing_privileges(&mut lease).await?;
@@ -109,13 +109,13 @@ async fn missing_privileges(connection: &mut PgConnection) -> Result<Vec<(String
 /// its round trip, as NTP does.
 async fn clocks(
     connection: &mut PgConnection,
-    now: &(impl Fn() -> Timestamp + Sync),
+    read_clock: &(impl Fn() -> Timestamp + Sync),
 ) -> Result<(i64, i64), StoreError> {
     let mut best = (0, i64::MAX);
     for _ in 0..CLOCK_READINGS {
-        let asked = now().micros();
+        let asked = read_clock().micros();
         let there = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#).fetch_one(&mut *connection).await?;
-        let half = (now().micros() - asked) / 2;
+        let half = (read_clock().micros() - asked) / 2;
         if half < best.1 {
             best = (from_sql("pg_catalog", there)?.micros() - (asked + half), half);
         }

@@ -230,13 +230,14 @@ async fn failures_that_go_on_spend_the_budget_of_all_calls() {
 #[tokio::test]
 async fn every_call_names_its_tenant_and_shows_its_token() {
     let (server, client) = Scripted::start(Vec::new()).await;
-    let client = client.as_tenant(&TenantId::parse_metadata("acme").unwrap()).with_token("s3cret").unwrap();
+    let client = client.as_tenant(&TenantId::parse_metadata("acme").unwrap()).unwrap().with_token("s3cret").unwrap();
     assert!(!format!("{client:?}").contains("s3cret"));
     client.record(help()).await.unwrap();
     let (_, metadata) = server.seen.lock().unwrap().pop().unwrap();
     assert_eq!(metadata.get("rapport-tenant").unwrap(), "acme");
     assert_eq!(metadata.get("authorization").unwrap(), "Bearer s3cret");
-    assert_eq!(client.with_token("line\nbreak").unwrap_err(), SetupError::Token);
+    assert_eq!(client.clone().with_token("line\nbreak").unwrap_err(), SetupError::Token);
+    assert_eq!(client.as_tenant(&TenantId::parse("zoë").unwrap()).unwrap_err(), SetupError::Tenant);
     assert!(matches!(Client::at("localhost:1"), Err(SetupError::Address(_))));
 }
 

@@ -72,7 +72,7 @@ async fn settings_of_a_database_that_do_harm_are_found() {
         execute(&url, format!("ALTER DATABASE {name} SET {setting} = {value}")).await;
         let found = findings(&url);
         assert!(found.len() == 1 && found[0].0 == expected, "{setting}: {found:?}");
-        let quiet = format!("SET default_transaction_read_only = off; ALTER DATABASE {name} RESET {setting}");
+        let quiet = format!("BEGIN READ WRITE; ALTER DATABASE {name} RESET {setting}; COMMIT");
         execute(&url, quiet).await;
     }
 }

@@ -50,7 +50,7 @@ impl Load {
         let (is_enough, calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let tenant = TenantId::parse_metadata(TENANT).unwrap();
         let patience = Patience { limit: Duration::from_mins(1), ..Patience::default() };
-        let client = client.clone().as_tenant(&tenant).with_patience(patience);
+        let client = client.clone().as_tenant(&tenant).unwrap().with_patience(patience);
         let callers = (0..CALLERS)
             .map(|number| tokio::spawn(call(client.clone(), number, Arc::clone(&is_enough), Arc::clone(&calls))))
             .collect();

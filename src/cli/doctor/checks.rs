@@ -59,12 +59,9 @@ pub(super) fn schema(checked: &Result<(), StoreError>) -> Check {
         Err(StoreError::Underived) => {
             check("schema", "not derived from the ledger yet", false, "run `rapport migrate` to its end")
         }
-        Err(error) => check(
-            "schema",
-            error.to_string(),
-            false,
-            "grant this role SELECT on all tables, or look at the log of PostgreSQL",
-        ),
+        Err(error) => {
+            check("schema", error.to_string(), false, "let this role read all tables, or look at the log of PostgreSQL")
+        }
     }
 }
 
