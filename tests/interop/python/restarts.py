@@ -81,7 +81,7 @@ def converse(channel, program, servers):
     record, rank, show = (Method(channel, pool, name, tenant)
                           for name in ("RecordInteraction", "RankConnections", "GetConnection"))
     is_enough, recorded, failures = threading.Event(), [], []
-    callers = [threading.Thread(target=keep_calling, args=(record, rank, n, is_enough, recorded, failures))
+    callers = [threading.Thread(target=keep_calling, args=(record, rank, n, is_enough, recorded, failures), daemon=True)
                for n in range(CALLERS)]
     for caller in callers:
         caller.start()
