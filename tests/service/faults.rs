@@ -29,7 +29,7 @@ use tokio::time::sleep;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    feed::{assert_exactly, item},
+    feed::{assert_derived, assert_exactly, item},
     harness::{database, document, eventually, ready, scaled, unique},
     process::{Process, free_address, random, random_pause, send},
     program::{Ran, postmaster, program},
@@ -289,5 +289,5 @@ async fn calls_given_up_at_any_await_leave_no_transaction_open() {
     for ping in pings {
         ping.await.unwrap();
     }
-    crate::feed::assert_derived(&url).await;
+    assert_derived(&url).await;
 }
