@@ -148,7 +148,8 @@ async fn failures_are_one_clear_sentence() {
 #[test]
 fn every_command_explains_itself() {
     for command in COMMANDS {
-        let help = run(&[command, "--help"]).expect(0).out;
+        // However it is wrapped.
+        let help = run(&[command, "--help"]).expect(0).out.split_whitespace().collect::<Vec<_>>().join(" ");
         let is_set = |flag: &str, words: &[&str]| {
             assert!(words.iter().all(|word| help.contains(word)), "{command} {flag}: {help}");
         };

@@ -51,7 +51,8 @@ async fn a_role_that_may_serve_does_all_of_it_and_nothing_else() {
         "CREATE TABLE more (one integer)",
     ] {
         let denied = execute(&url, statement.to_owned()).await.unwrap_err();
-        let code = denied.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        let code =
+            denied.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
         assert_eq!(code, "42501", "{statement}");
     }
 }
