@@ -11,7 +11,7 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Gauge, Histogram, Meter, MeterProvider as _},
+    metrics::{Counter, Gauge, Histogram, Meter, MeterProvider as _, NoopMeterProvider},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
@@ -36,7 +36,8 @@ pub struct Metrics(Arc<Instruments>);
 
 #[derive(Debug)]
 struct Instruments {
-    provider: SdkMeterProvider,
+    /// Not there when nobody reads.
+    provider: Option<SdkMeterProvider>,
     registry: Option<Registry>,
     meter: Meter,
     call_duration: Histogram<f64>,
@@ -54,15 +55,25 @@ struct Instruments {
     pending: Arc<AtomicI64>,
 }
 
+impl Drop for Instruments {
+    /// Ended by us, the provider has nothing to log about; what has been ended already stays so.
+    fn drop(&mut self) {
+        let _ = self.provider.as_ref().map(SdkMeterProvider::shutdown);
+    }
+}
+
 impl Metrics {
     /// Instruments that nobody reads.
     pub fn off() -> Self {
-        Self::on(SdkMeterProvider::builder().build(), None)
+        Self::on(None, None)
     }
 
     /// Instruments for a collector, when `export` names one, and for the Prometheus endpoint, when there is to be one. Must
     /// be called within a runtime, which carries the exports.
     pub fn start(export: &Export, for_prometheus: bool) -> Result<Self, TelemetryError> {
+        if export.metrics.is_none() && !for_prometheus {
+            return Ok(Self::off());
+        }
         let mut builder = SdkMeterProvider::builder().with_resource(otlp::resource(export));
         if let Some(endpoint) = &export.metrics {
             builder = builder.with_reader(otlp::metric_reader(endpoint)?);
@@ -72,11 +83,15 @@ impl Metrics {
             let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone());
             builder = builder.with_reader(exporter.scope_info_enabled(false).build().map_err(TelemetryError::new)?);
         }
-        Ok(Self::on(builder.build(), registry))
+        Ok(Self::on(Some(builder.build()), registry))
     }
 
-    fn on(provider: SdkMeterProvider, registry: Option<Registry>) -> Self {
-        let meter = provider.meter("rapport");
+    fn on(provider: Option<SdkMeterProvider>, registry: Option<Registry>) -> Self {
+        let meter = match &provider {
+            Some(provider) => provider.meter("rapport"),
+            // A provider without readers would complain of every instrument.
+            None => NoopMeterProvider::new().meter("rapport"),
+        };
         let (queued, pending) = (Arc::default(), Arc::default());
         observe(&meter, names::QUEUE_LENGTH, &queued);
         observe(&meter, names::CONNECTION_PENDING, &pending);
@@ -224,7 +239,7 @@ impl Metrics {
 
     /// Exports what was measured last, within a bounded time.
     pub async fn end(self) {
-        let provider = self.0.provider.clone();
+        let Some(provider) = self.0.provider.clone() else { return };
         let ending = tokio::task::spawn_blocking(move || provider.shutdown());
         if let Ok(Ok(Err(error))) = tokio::time::timeout(SHUTDOWN_LIMIT, ending).await {
             tracing::warn!("the last metrics may be lost: {error}");
