@@ -47,14 +47,14 @@ pub struct Credentials<'a> {
 }
 
 /// Why somebody is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Nothing that was shown proves who calls.
     #[error("the call carries no valid credentials")]
     Unknown,
-    /// Who calls is known, and may not do this; or there is no such tenant: that is not told.
+    /// This principal calls, and may not do this; or there is no such tenant: that is not told.
     #[error("the caller may not do this in this tenant")]
-    Denied,
+    Denied(Arc<str>),
 }
 
 /// Somebody who may do what they asked for.
@@ -133,17 +133,11 @@ impl Access {
         };
         let rules = guard.rules();
         let principal = guard.principal(&rules, shown, now).ok_or(Refusal::Unknown)?;
-        let tenant = tenant.or_else(|| principal.only_tenant()).ok_or(Refusal::Denied)?;
-        if !principal.may(right, &tenant) {
-            return Err(Refusal::Denied);
+        let name = Arc::clone(&principal.name);
+        match tenant.or_else(|| principal.only_tenant()) {
+            Some(tenant) if principal.may(right, &tenant) => Ok(Admitted { principal: Some(name), tenant }),
+            _ => Err(Refusal::Denied(name)),
         }
-        Ok(Admitted { principal: Some(Arc::clone(&principal.name)), tenant })
-    }
-
-    /// Who calls, if that is proven.
-    pub fn principal(&self, shown: &Credentials<'_>, now: Timestamp) -> Option<Arc<str>> {
-        let guard = self.0.as_ref()?;
-        guard.principal(&guard.rules(), shown, now).map(|principal| Arc::clone(&principal.name))
     }
 }
 
@@ -229,11 +223,12 @@ mod tests {
         let admit = |key: &Key, name, right| access.admit(&bearer(key.as_str()), name, right, NOW).map(|it| it.tenant);
         assert_eq!(admit(&crm, Some(tenant("crm")), Right::Record), Ok(tenant("crm")));
         assert_eq!(admit(&crm, None, Right::Rank), Ok(tenant("crm")), "the only one need not be named");
-        assert_eq!(admit(&crm, Some(tenant("crm")), Right::Admin), Err(Refusal::Denied));
-        assert_eq!(admit(&crm, Some(tenant("other")), Right::Record), Err(Refusal::Denied));
+        let denied = |name: &str| Err(Refusal::Denied(name.into()));
+        assert_eq!(admit(&crm, Some(tenant("crm")), Right::Admin), denied("crm"));
+        assert_eq!(admit(&crm, Some(tenant("other")), Right::Record), denied("crm"));
         assert_eq!(admit(&operator, Some(tenant("any")), Right::Admin), Ok(tenant("any")));
-        assert_eq!(admit(&operator, Some(tenant("any")), Right::Rank), Err(Refusal::Denied));
-        assert_eq!(admit(&operator, None, Right::Admin), Err(Refusal::Denied), "one of all has to be named");
+        assert_eq!(admit(&operator, Some(tenant("any")), Right::Rank), denied("operator"));
+        assert_eq!(admit(&operator, None, Right::Admin), denied("operator"), "one of all has to be named");
     }
 
     #[test]
@@ -248,9 +243,13 @@ mod tests {
         assert_eq!(access.admit(&Credentials::default(), None, Right::Rank, NOW), Err(Refusal::Unknown));
         let names = ["other.example.org".to_owned(), "spiffe://example.org/crm".to_owned()];
         let certificate = Credentials { bearer: None, certificate_names: &names };
-        assert_eq!(&*access.principal(&certificate, NOW).unwrap(), "crm");
+        assert_eq!(access.admit(&certificate, None, Right::Rank, NOW).unwrap().principal.as_deref(), Some("crm"));
         let both = Credentials { bearer: Some("rapport_x_y"), ..certificate };
-        assert!(access.principal(&both, NOW).is_none(), "a bad key is not made good by a certificate");
+        assert_eq!(
+            access.admit(&both, None, Right::Rank, NOW),
+            Err(Refusal::Unknown),
+            "a bad key is not made good by a certificate"
+        );
     }
 
     #[test]

@@ -112,10 +112,9 @@ impl Handlers {
             bearer: request::bearer(call.metadata()),
             certificate_names: peer(call).map(|peer| &*peer.certificate_names).unwrap_or_default(),
         };
-        let now = self.service.now();
-        let admitted = self.access.admit(&shown, named, right, now);
-        audit::note(&self.access, &shown, now, right, admitted.as_ref());
-        Ok(admitted.map_err(status::of_refusal)?.tenant)
+        let admitted = self.access.admit(&shown, named, right, self.service.now());
+        audit::note(right, &admitted);
+        Ok(admitted.map_err(|refusal| status::of_refusal(&refusal))?.tenant)
     }
 
     /// The tenant of a call that is let in, until the turn is dropped.

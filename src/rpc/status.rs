@@ -98,10 +98,10 @@ fn details(reason: ErrorReason) -> ErrorDetails {
 }
 
 /// Whoever calls is not let in.
-pub(super) fn of_refusal(refusal: Refusal) -> Status {
+pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     let (code, reason) = match refusal {
         Refusal::Unknown => (Code::Unauthenticated, ErrorReason::Unauthenticated),
-        Refusal::Denied => (Code::PermissionDenied, ErrorReason::PermissionDenied),
+        Refusal::Denied(_) => (Code::PermissionDenied, ErrorReason::PermissionDenied),
     };
     Status::with_error_details(code, refusal.to_string(), details(reason))
 }
