@@ -61,12 +61,29 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
+    /// Of what stood in the files at first.
+    begun: blake3::Hash,
     current: RwLock<Current>,
+}
+
+/// What stands in the files; no authorities where none are named.
+struct Texts {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authorities: Option<Vec<u8>>,
+}
+
+impl Texts {
+    /// Tells them from others, and nothing of what they hold.
+    fn hash(&self) -> blake3::Hash {
+        let each = [Some(&self.certificate), Some(&self.key), self.authorities.as_ref()];
+        let hashes = each.map(|text| blake3::hash(text.map_or(&[], Vec::as_slice)));
+        blake3::hash(hashes.map(|hash| *hash.as_bytes()).as_flattened())
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Current {
-    texts: [Vec<u8>; 3],
     config: Arc<ServerConfig>,
     ends: i64,
 }
@@ -74,14 +91,15 @@ struct Current {
 impl Tls {
     /// What the files say.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = RwLock::new(read(&files)?);
-        Ok(Self { files, current })
+        let texts = read(&files)?;
+        let current = RwLock::new(made(&texts)?);
+        Ok(Self { files, begun: texts.hash(), current })
     }
 
     /// Follows the files, until this is dropped, and warns of a certificate that ends soon. What cannot be followed changes
     /// nothing, and is logged.
     pub async fn follow(self: Arc<Self>, clock: Clock, metrics: Metrics) {
-        let (mut failed, mut warned) = (false, None::<Instant>);
+        let (mut seen, mut warned) = (Ok(self.begun), None::<Instant>);
         metrics.certificate_ends(self.ends());
         loop {
             let (now, _) = clock.now().seconds_and_nanos();
@@ -91,21 +109,19 @@ impl Tls {
                 tracing::warn!(left_s = left.as_secs(), "the TLS certificate ends soon");
             }
             sleep(LOOK).await;
-            match read(&self.files) {
+            let texts = read(&self.files);
+            let hash = texts.as_ref().map(Texts::hash).map_err(ToString::to_string);
+            if hash == seen {
+                continue;
+            }
+            seen = hash;
+            match texts.and_then(|texts| made(&texts)) {
                 Ok(now) => {
-                    failed = false;
-                    let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                    if now.texts != current.texts {
-                        tracing::info!(ends_unix_s = now.ends, "the TLS certificate has changed, and is shown");
-                        metrics.certificate_ends(now.ends);
-                        *current = now;
-                    }
+                    tracing::info!(ends_unix_s = now.ends, "the TLS certificate has changed, and is shown");
+                    metrics.certificate_ends(now.ends);
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = now;
                 }
-                Err(error) if !failed => {
-                    failed = true;
-                    tracing::error!("the TLS files have changed, and cannot be followed: {error}");
-                }
-                Err(_) => {}
+                Err(error) => tracing::error!("the TLS files have changed, and cannot be followed: {error}"),
             }
         }
     }
@@ -124,24 +140,27 @@ impl Tls {
     }
 }
 
-fn read(files: &TlsFiles) -> Result<Current, TlsError> {
-    let certificate = text("certificate", &files.certificate)?;
-    let key = text("key", &files.key)?;
-    let authorities = match &files.client_authorities {
-        Some(path) => text("client authorities", path)?,
-        None => Vec::new(),
-    };
-    let chain = certificates("certificate", &certificate)?;
+fn read(files: &TlsFiles) -> Result<Texts, TlsError> {
+    let authorities = files.client_authorities.as_ref();
+    Ok(Texts {
+        certificate: text("certificate", &files.certificate)?,
+        key: text("key", &files.key)?,
+        authorities: authorities.map(|path| text("client authorities", path)).transpose()?,
+    })
+}
+
+fn made(Texts { certificate, key, authorities }: &Texts) -> Result<Current, TlsError> {
+    let chain = certificates("certificate", certificate)?;
     let ends = chain.first().and_then(|first| end_of(first)).ok_or(TlsError::Empty("certificate"))?;
-    let private = PrivateKeyDer::from_pem_slice(&key).map_err(|_| TlsError::Empty("key"))?;
+    let private = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Empty("key"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let unfit = |error: &dyn std::fmt::Display| TlsError::Unfit(error.to_string());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| unfit(&error))?;
-    let builder = if files.client_authorities.is_some() {
+    let builder = if let Some(authorities) = authorities {
         let mut roots = RootCertStore::empty();
-        for authority in certificates("client authorities", &authorities)? {
+        for authority in certificates("client authorities", authorities)? {
             roots.add(authority).map_err(|error| unfit(&error))?;
         }
         // Who shows none has to prove otherwise who they are.
@@ -152,7 +171,7 @@ fn read(files: &TlsFiles) -> Result<Current, TlsError> {
     };
     let mut config = builder.with_single_cert(chain, private).map_err(|error| unfit(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Current { texts: [certificate, key, authorities], config: Arc::new(config), ends })
+    Ok(Current { config: Arc::new(config), ends })
 }
 
 fn text(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, TlsError> {
