@@ -26,7 +26,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     let checks = match opened.store.condition(|| clock.now()).await {
         Ok(condition) => {
             let schema = opened.store.check_schema().await;
-            checks::reached().into_iter().chain([checks::schema(&schema)]).chain(checks::of(&condition)).collect()
+            [checks::reached(), checks::schema(&schema)].into_iter().chain(checks::of(&condition)).collect()
         }
         Err(error) => vec![checks::unreached(&causes(&error))],
     };
