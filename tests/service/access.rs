@@ -22,7 +22,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::harness::{act, channel, config, database, day, document, eventually, reason, unix_now};
+use crate::{
+    harness::{act, channel, config, database, day, document, eventually, reason, unix_now},
+    program::{Ran, program},
+};
 
 /// Shows a key or a token, and names a tenant.
 #[derive(Clone)]
@@ -370,4 +373,32 @@ async fn another_certificate_is_shown_without_a_restart() {
     eventually("the new certificate is shown", async || rank(&mut through(&after)).await.is_ok()).await;
     assert!(rank(&mut through(&before)).await.is_err(), "and the old one no more");
     rank(&mut open).await.expect("what is open stays open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_reach_a_guarded_server_with_a_key_that_was_made_for_them() {
+    let made = Ran::from(program(&["keys", "new"]).output().unwrap()).expect(0);
+    let entry: Value = serde_json::from_str(made.err.trim().split_once(": ").unwrap().1).unwrap();
+    let document = json!({"principals": [{"name": "crm", "keys": [entry],
+        "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}]});
+    let authority = Authority::new();
+    let mut place = None;
+    let server = Guarded::start(&document, |folder, config| {
+        write_tls(folder, &authority.server());
+        std::fs::write(folder.join("authority.crt"), authority.certificate()).unwrap();
+        std::fs::write(folder.join("key"), &made.out).unwrap();
+        config.tls = Some(tls_files(folder, false));
+        place = Some(folder.to_owned());
+    })
+    .await;
+    let url = format!("https://localhost:{}", server.address().port());
+    let rank = |files: &[&str]| {
+        let mut command = program(&["rank", "zed", "--server", &url, "--tenant", "crm"]);
+        command.args(files).current_dir(place.as_ref().unwrap());
+        Ran::from(command.output().unwrap())
+    };
+    rank(&["--server-authorities", "authority.crt", "--key-file", "key"]).expect(0);
+    let unknown = rank(&["--server-authorities", "authority.crt"]).expect(1);
+    assert_eq!(unknown.err, "rapport: the server refused: the call carries no valid credentials\n");
+    rank(&["--key-file", "key"]).expect(1);
 }

@@ -11,8 +11,8 @@ use crate::{
     program::{Ran, Running, ask, program, run},
 };
 
-const COMMANDS: [&str; 9] =
-    ["serve", "migrate", "import", "rank", "show", "policy", "doctor", "rebuild", "completions"];
+const COMMANDS: [&str; 10] =
+    ["serve", "migrate", "import", "rank", "show", "policy", "keys", "doctor", "rebuild", "completions"];
 /// 2026-02-10.
 const AS_OF: &str = "1770681600";
 
@@ -157,6 +157,7 @@ fn every_command_explains_itself() {
             "serve" => is_set("--listen", &["RAPPORT_LISTEN", "127.0.0.1:50051", "DATABASE_URL", "RAPPORT_INSECURE"]),
             "migrate" | "doctor" | "rebuild" => is_set("--data-dir", &["DATABASE_URL", "RAPPORT_DATA_DIR"]),
             "policy" => is_set("actions", &["publish", "list", "show", "rollback"]),
+            "keys" => is_set("actions", &["new", "access file"]),
             "completions" => is_set("SHELL", &["bash", "zsh", "fish"]),
             _ => is_set("--server", &["RAPPORT_SERVER", "[default: http://127.0.0.1:50051]", "RAPPORT_TENANT"]),
         }

@@ -137,3 +137,21 @@ async fn a_server_whose_connections_are_all_taken_is_still_ready() {
     }
     rank(&mut client_of(app.address(), "default")).await.unwrap();
 }
+
+#[tokio::test]
+async fn calls_are_taken_in_for_a_while_after_the_server_has_told_that_it_ends() {
+    let mut config = config(database(true).await);
+    config.shutdown_delay = Duration::from_secs(2);
+    let app = start(config, Clock::system()).await;
+    let address = app.address();
+    app.stopper().cancel();
+    let mut health = HealthClient::new(channel(address));
+    eventually("it is no longer ready", async || {
+        let asked = HealthCheckRequest { service: "readiness".to_owned() };
+        health.check(asked).await.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::NotServing)
+    })
+    .await;
+    rank(&mut client_of(address, "default")).await.expect("calls are taken in");
+    app.ended().await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "and then no more");
+}
