@@ -289,10 +289,6 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn certificate(&self) -> String {
-        self.0.pem()
-    }
-
     /// A certificate and its key.
     fn issue(&self, name: SanType) -> (String, String) {
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
@@ -321,7 +317,7 @@ fn tls_files(folder: &std::path::Path, client_authorities: bool) -> TlsFiles {
 
 fn tls_channel(address: SocketAddr, authority: &Authority, identity: Option<(String, String)>) -> Channel {
     let mut tls =
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate())).domain_name("localhost");
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.0.pem())).domain_name("localhost");
     if let Some((certificate, key)) = identity {
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
@@ -335,7 +331,7 @@ async fn a_client_certificate_proves_who_calls() {
         "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}]});
     let server = Guarded::start(&document, |folder, config| {
         write_tls(folder, &authority.server());
-        std::fs::write(folder.join("clients.crt"), authority.certificate()).unwrap();
+        std::fs::write(folder.join("clients.crt"), authority.0.pem()).unwrap();
         config.tls = Some(tls_files(folder, true));
     })
     .await;
@@ -385,7 +381,7 @@ async fn commands_reach_a_guarded_server_with_a_key_that_was_made_for_them() {
     let mut place = None;
     let server = Guarded::start(&document, |folder, config| {
         write_tls(folder, &authority.server());
-        std::fs::write(folder.join("authority.crt"), authority.certificate()).unwrap();
+        std::fs::write(folder.join("authority.crt"), authority.0.pem()).unwrap();
         std::fs::write(folder.join("key"), &made.out).unwrap();
         config.tls = Some(tls_files(folder, false));
         place = Some(folder.to_owned());
