@@ -1,10 +1,6 @@
 //! A server's life: settings, store, use cases, gRPC, and an orderly end. Everything is wired here and nowhere else.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -17,14 +13,14 @@ use crate::{
     access::{Access, AccessError},
     config::{Config, Database},
     embedded::{EmbeddedError, EmbeddedPostgres},
-    rpc::{ConnectionLimits, Health, Rpc, Sealer, Tls, TlsError},
+    rpc::{ConnectionLimits, Gate, Health, Rpc, Sealer, Tls, TlsError},
     scoring::DEFAULT,
     service::{Clock, Service},
     store::{Store, StoreError, Watch, Writer},
     telemetry::{Metrics, TelemetryError, scrape},
 };
 
-/// How often the database is asked whether it is there, and how long it may take to answer.
+/// How often the database is asked whether it is there and fits, and how long it may take to answer.
 const PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 /// After how many probes without an answer the server is no longer ready; at most 9 s with the times above.
 const FAILED_PROBES: u32 = 3;
@@ -97,17 +93,17 @@ impl App {
         };
         let watched = Watch { metrics: metrics.clone(), slow_statement: config.slow_statement };
         let store = Store::watched(&url, config.max_connections, &DEFAULT, watched)?;
-        let (sealer, stop) = (Arc::new(OnceLock::new()), CancellationToken::new());
+        let (gate, stop) = (Arc::<Gate>::default(), CancellationToken::new());
         if postgres.is_some() {
             store.migrate().await?;
-            prepare(&store, &sealer).await?;
+            prepare(&store, &gate).await?;
         }
         let (writer, written) = Writer::start(&store);
         let service =
             Service::new(store.clone(), writer.clone(), clock.clone(), config.future_limit, config.answer_bytes);
-        let rpc = Rpc::new(service, access.clone(), config.admission, Arc::clone(&sealer)).await;
+        let rpc = Rpc::new(service, access.clone(), config.admission, Arc::clone(&gate)).await;
         let mut watching = JoinSet::new();
-        watching.spawn(watch(store.clone(), sealer, rpc.health.clone()));
+        watching.spawn(watch(store.clone(), gate, rpc.health.clone()));
         watching.spawn(access.follow());
         if let Some(tls) = &tls {
             watching.spawn(Arc::clone(tls).follow(clock.clone(), metrics.clone()));
@@ -246,24 +242,27 @@ async fn offer(
     Ok((Some(AbortOnDropHandle::new(serving)), Some(address)))
 }
 
-/// Keeps the health service's word true: ready once the schema fits and as long as the database answers.
-async fn watch(store: Store, sealer: Arc<OnceLock<Sealer>>, health: Health) {
+/// Keeps the health service's word true: ready once the schema serves this program, and as long as it does and the database
+/// answers. That it does not answer may pass; what the schema says is believed at once.
+async fn watch(store: Store, gate: Arc<Gate>, health: Health) {
     let mut failures = 0;
     let mut ready = false;
     loop {
-        let probe = async { if sealer.get().is_some() { store.ping().await } else { prepare(&store, &sealer).await } };
-        match timeout(PROBE.1, probe).await {
+        match timeout(PROBE.1, prepare(&store, &gate)).await {
             Ok(Ok(())) => failures = 0,
             Ok(Err(error)) => {
                 failures += 1;
                 tracing::warn!(failures, "the database is not ready: {error}");
+                if error.is_of_schema() {
+                    gate.close();
+                }
             }
             Err(_) => {
                 failures += 1;
                 tracing::warn!(failures, "the database does not answer");
             }
         }
-        let now_ready = sealer.get().is_some() && if ready { failures < FAILED_PROBES } else { failures == 0 };
+        let now_ready = gate.is_open() && if ready { failures < FAILED_PROBES } else { failures == 0 };
         if now_ready != ready {
             ready = now_ready;
             health.set_ready(ready).await;
@@ -274,12 +273,15 @@ async fn watch(store: Store, sealer: Arc<OnceLock<Sealer>>, health: Health) {
     }
 }
 
-async fn prepare(store: &Store, sealer: &OnceLock<Sealer>) -> Result<(), StoreError> {
+/// Opens the gate when the schema serves this program.
+async fn prepare(store: &Store, gate: &Gate) -> Result<(), StoreError> {
     store.check_schema().await?;
+    if gate.is_open() {
+        return Ok(());
+    }
     let key = store.page_token_key().await?;
     let made =
         Sealer::new(&key).ok_or(StoreError::Inconsistent { table: "server_key", what: "a key of the wrong length" })?;
-    // Whoever sets it sets the same one.
-    let _ = sealer.set(made);
+    gate.open(made);
     Ok(())
 }

@@ -185,3 +185,20 @@ fn every_module_says_what_lives_in_it() {
         assert!(text.starts_with("//!"), "{} must open with what lives in it", path.display());
     }
 }
+
+/// Servers of the version before run on while a migration does, so one that takes something away says who is still served.
+#[test]
+fn a_migration_that_takes_something_away_says_since_when_programs_are_served() {
+    // Before version 6, servers were not ready on a newer schema, whatever it said.
+    const SAID_SINCE: u32 = 6;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/migrations");
+    let takes_away = ["DROP ", "RENAME", "TRUNCATE", "REVOKE", "SET NOT NULL", "DELETE FROM", " TYPE "];
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let version = path.file_name().unwrap().to_str().unwrap().split('_').next().unwrap().parse::<u32>().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let code: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
+        let contracts = takes_away.iter().any(|words| code.join("\n").to_uppercase().contains(words));
+        assert!(version < SAID_SINCE || !contracts || text.contains("'serves-since'"), "{}", path.display());
+    }
+}

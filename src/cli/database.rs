@@ -8,7 +8,7 @@ use crate::{
     config::{Config, Database, Flags, process_environment},
     embedded::{EmbeddedError, EmbeddedPostgres, url_of_running},
     scoring::DEFAULT,
-    store::Store,
+    store::{Schema, Store, StoreError},
 };
 
 use super::{Failure, Finished, print};
@@ -66,7 +66,8 @@ impl Opened {
 pub(super) struct MigrateArguments {
     #[command(flatten)]
     database: DatabaseArguments,
-    /// Let this role serve, and no more than that: it can neither change the schema nor take anything out of the ledger
+    /// Let this role serve, and no more than that: it can neither change the schema nor take anything out of the ledger.
+    /// A schema that is newer than this program keeps the grants of the newer one
     #[arg(long, value_name = "ROLE")]
     grant_to: Option<String>,
 }
@@ -75,15 +76,24 @@ pub(super) struct MigrateArguments {
 pub(super) async fn migrate(arguments: MigrateArguments) -> Result<Finished, Failure> {
     let opened = arguments.database.open().await?;
     let migrated = async {
-        opened.store.migrate().await?;
+        let schema = opened.store.migrate().await?;
         match &arguments.grant_to {
-            Some(role) => opened.store.grant(role).await,
-            None => Ok(()),
+            // What a newer program needs is not known here, and is not taken from it.
+            Some(role) if !schema.is_newer() => opened.store.grant(role).await?,
+            _ => {}
         }
+        Ok::<_, StoreError>(schema)
     };
     let migrated = migrated.await;
     opened.close().await;
-    migrated?;
+    let schema = migrated?;
+    if schema.is_newer() {
+        let Schema { version, needed } = schema;
+        print::line(format_args!(
+            "The schema has version {version} and serves this program, which is of {needed}: nothing to do."
+        ));
+        return Ok(Finished::Well);
+    }
     print::line("The schema is up to date.");
     Ok(Finished::Well)
 }

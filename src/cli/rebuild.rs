@@ -30,7 +30,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         }
     };
     let rebuilt = match opened.store.check_schema().await {
-        Ok(()) => opened.store.rebuild(!arguments.check, on_step).await,
+        Ok(_) => opened.store.rebuild(!arguments.check, on_step).await,
         Err(error) => Err(error),
     };
     opened.close().await;

@@ -1,9 +1,6 @@
 //! The methods of `RelationshipService`: let in, convert, call, convert.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +16,7 @@ use super::{
     admission::{Admission, Turn},
     answer, audit,
     connections::Peer,
+    gate::Gate,
     page_token::{Place, Sealer, arguments},
     pb, request, status, stream,
 };
@@ -31,8 +29,8 @@ pub(super) struct Handlers {
     pub access: Access,
     /// How much is taken on.
     pub admission: Admission,
-    /// Set as soon as the database is ready.
-    pub sealer: Arc<OnceLock<Sealer>>,
+    /// Open while the database can be worked with.
+    pub gate: Arc<Gate>,
 }
 
 #[tonic::async_trait]
@@ -125,10 +123,11 @@ impl Handlers {
         Ok((tenant, turn))
     }
 
-    /// The sealer of page tokens, or a refusal as long as the database has never been ready: then nothing can be done.
+    /// The sealer of page tokens, or a refusal as long as the database has never been ready or does not serve this program:
+    /// then nothing can be done.
     pub(super) fn sealer(&self) -> Result<&Sealer, Status> {
-        let not_ready = || ServiceError::Unavailable("the database has not been ready yet".into());
-        self.sealer.get().ok_or_else(|| status::of_service(&not_ready()))
+        let not_ready = || ServiceError::Unavailable("the database is not ready for this program".into());
+        self.gate.sealer().ok_or_else(|| status::of_service(&not_ready()))
     }
 }
 

@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod audit;
 mod connections;
+mod gate;
 mod handlers;
 mod layers;
 mod observe;
@@ -27,6 +28,7 @@ pub mod pb {
 
 pub use admission::AdmissionLimits;
 pub use connections::ConnectionLimits;
+pub use gate::Gate;
 pub use page_token::Sealer;
 pub use request::interaction;
 pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES, ServeError};

@@ -1,6 +1,6 @@
 //! The gRPC server: which services it has, in which layers, within which limits.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -13,10 +13,10 @@ use crate::{access::Access, service::Service};
 use super::{
     admission::{Admission, AdmissionLimits},
     connections::{self, ConnectionLimits},
+    gate::Gate,
     handlers::Handlers,
     layers,
     observe::Observe,
-    page_token::Sealer,
     pb,
     tls::Tls,
 };
@@ -58,14 +58,9 @@ pub struct Rpc {
 }
 
 impl Rpc {
-    /// The gRPC side of these use cases, for those whom `access` lets in: not ready until told so. `sealer` is set once the
-    /// database is ready.
-    pub async fn new(
-        service: Service,
-        access: Access,
-        admission: AdmissionLimits,
-        sealer: Arc<OnceLock<Sealer>>,
-    ) -> Self {
+    /// The gRPC side of these use cases, for those whom `access` lets in: not ready until told so. Calls are served
+    /// while `gate` is open.
+    pub async fn new(service: Service, access: Access, admission: AdmissionLimits, gate: Arc<Gate>) -> Self {
         let reporter = HealthReporter::new();
         let health_server = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(reporter.clone()),
@@ -73,7 +68,7 @@ impl Rpc {
         reporter.set_service_status("liveness", ServingStatus::Serving).await;
         let health = Health(reporter, CancellationToken::new());
         health.set_ready(false).await;
-        let handlers = Handlers { service, access, admission: Admission::new(admission), sealer };
+        let handlers = Handlers { service, access, admission: Admission::new(admission), gate };
         Self { handlers, health, health_server }
     }
 

@@ -55,6 +55,7 @@ impl From<StoreError> for ServiceError {
             | StoreError::Raced
             | StoreError::Unwanted
             | StoreError::Schema { .. }
+            | StoreError::Superseded { .. }
             | StoreError::Underived => Self::Unavailable(error.into()),
             StoreError::TooLarge(_) => Self::HistoryTooLarge(error.into()),
             StoreError::Inconsistent { .. }

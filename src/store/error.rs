@@ -34,12 +34,22 @@ pub enum StoreError {
     /// The system gives no random bytes to make a key of.
     #[error("the system gives no random bytes")]
     NoRandomness,
-    /// The schema is not one that this program can work with.
+    /// The schema is older than this program.
     #[error("the database schema has version {found}, and this program needs {needed}; run `rapport migrate`")]
     Schema {
         /// The version found; 0 for none.
         found: i64,
         /// The version needed.
+        needed: i64,
+    },
+    /// The schema is newer than this program, and no longer serves it.
+    #[error(
+        "the database serves programs from schema version {serves_since} on, and this one is of {needed}; run a newer Rapport"
+    )]
+    Superseded {
+        /// The version from which on programs are served.
+        serves_since: i64,
+        /// The version that this program was made for.
         needed: i64,
     },
     /// The schema is new, and what an older one kept is still to be derived from the ledger.
@@ -91,10 +101,15 @@ impl StoreError {
             Self::TooLarge(_) => "too_large",
             Self::Inconsistent { .. } => "inconsistent",
             Self::NoRandomness => "no_randomness",
-            Self::Schema { .. } | Self::Underived => "schema",
+            Self::Schema { .. } | Self::Superseded { .. } | Self::Underived => "schema",
             Self::Refused(_) => "refused",
             Self::Migration(_) => "migration",
         }
+    }
+
+    /// Whether the database is well, and its schema does not serve this program for now.
+    pub fn is_of_schema(&self) -> bool {
+        matches!(self, Self::Schema { .. } | Self::Superseded { .. } | Self::Underived)
     }
 
     /// Whether trying again by itself can help.

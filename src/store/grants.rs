@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use super::{Store, StoreError, connect};
 
 /// What serving needs, table by table. Nothing is ever taken out of the ledger; `rapport rebuild` needs DELETE on what is
-/// derived from it, and `rapport migrate` owns everything.
+/// derived from it, and `rapport migrate` owns everything. Programs that are served side by side share the role: what one of
+/// them needs stays here.
 pub(super) const NEEDED: [(&str, &[&str]); 10] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("ledger", &["SELECT", "INSERT"]),

@@ -20,6 +20,7 @@ mod publish;
 mod rebuild;
 mod rhythm;
 mod rows;
+mod schema;
 mod tie;
 mod view;
 mod writer;
@@ -32,7 +33,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection, PgPool, migrate::Migrator};
+use sqlx::{Connection as _, PgPool};
 
 use tokio_util::sync::CancellationToken;
 
@@ -53,26 +54,18 @@ pub use policy::PolicyEntry;
 pub use publish::{MAX_POLICIES, NewPolicy, Publication};
 pub use rebuild::{Difference, Progress, Table};
 pub use rows::TieKey;
+pub use schema::Schema;
 pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use changes::Follower;
-use connect::without_timeouts;
 use lease::{Answers, Lease, within};
 use policy::Policies;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// How long a statement may take before it is logged, unless told otherwise.
 const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 /// How many acts of a tenant are read at once.
 const ACTS_AT_ONCE: i64 = 10_000;
-/// The version of the schema since which ties and rhythms are kept as this program keeps them.
-const DERIVED_SINCE: i64 = 3;
-/// The name of the mark of a database whose ties and rhythms are still to be derived for that.
-const UNDERIVED: &str = "underived";
-/// The name of the key that seals page tokens.
-const PAGE_TOKEN_KEY: &str = "page-token";
 /// Begins reads that belong together.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -126,24 +119,6 @@ impl Store {
         self.policy
     }
 
-    /// Brings the schema to the version of this program, and derives from the ledger what an older one kept otherwise. When
-    /// that was interrupted, the next one does it.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = PgConnection::connect_with(&without_timeouts(&self.pool)).await?;
-        if (1..DERIVED_SINCE).contains(&schema_version(&mut connection).await?) {
-            set_once(&mut connection, UNDERIVED, &[]).await?;
-        }
-        MIGRATIONS.run(&mut connection).await?;
-        if server_key(&mut connection, UNDERIVED).await?.is_some() {
-            self.rebuild(true, |_| {}).await?;
-            sqlx::query!("DELETE FROM server_key WHERE name = $1", UNDERIVED).execute(&mut connection).await?;
-        }
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|_| StoreError::NoRandomness)?;
-        set_once(&mut connection, PAGE_TOKEN_KEY, &key).await?;
-        Ok(connection.close().await?)
-    }
-
     /// The same store, for somebody who may lose interest: no work begins after that.
     #[must_use]
     pub fn until(&self, unwanted: CancellationToken) -> Self {
@@ -159,42 +134,6 @@ impl Store {
         let lease = Lease::take(&self.pool, &self.answers, operation, &self.metrics);
         let lease = self.unwanted.run_until_cancelled(lease).await;
         lease.unwrap_or(Err(StoreError::Unwanted))
-    }
-
-    /// Fails unless the schema is the one that this program needs, with everything in it that is derived from the ledger.
-    pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let needed = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        let mut lease = self.lease(Operation::Probe).await?;
-        let checked = within(async {
-            match schema_version(&mut lease).await? {
-                found if found != needed => Err(StoreError::Schema { found, needed }),
-                _ if server_key(&mut lease, UNDERIVED).await?.is_some() => Err(StoreError::Underived),
-                _ => Ok(()),
-            }
-        });
-        let checked = checked.await;
-        lease.end(checked)
-    }
-
-    /// Fails unless the database answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        // That probes are answered says nothing of the rest.
-        let mut lease = Lease::take(&self.probes, &Answers::default(), Operation::Probe, self.metrics()).await?;
-        let answered =
-            within(async { Ok(sqlx::query!("SELECT 1 AS one").fetch_one(&mut *lease).await.map(drop)?) }).await;
-        lease.end(answered)
-    }
-
-    /// The key that seals page tokens, the same for all servers of this database.
-    pub async fn page_token_key(&self) -> Result<Vec<u8>, StoreError> {
-        let mut lease = self.lease(Operation::Probe).await?;
-        let key = within(async {
-            server_key(&mut lease, PAGE_TOKEN_KEY)
-                .await?
-                .ok_or(StoreError::Inconsistent { table: "server_key", what: "no key for page tokens" })
-        });
-        let key = key.await;
-        lease.end(key)
     }
 
     /// What would become of an entry, without recording it; `None` when it is new.
@@ -290,37 +229,6 @@ impl Store {
         self.pool.close().await;
         self.probes.close().await;
     }
-}
-
-/// The version of the schema; 0 for none.
-async fn schema_version(connection: &mut PgConnection) -> Result<i64, StoreError> {
-    let exists = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "exists!""#)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !exists {
-        return Ok(0);
-    }
-    let version = sqlx::query_scalar!(r#"SELECT max(version) AS "version" FROM _sqlx_migrations WHERE success"#)
-        .fetch_one(connection)
-        .await?;
-    Ok(version.unwrap_or(0))
-}
-
-/// What all servers of the database share under a name.
-async fn server_key(connection: &mut PgConnection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let content = sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", name);
-    Ok(content.fetch_optional(connection).await?)
-}
-
-/// Lets all servers of the database share something under a name, unless there is something already.
-async fn set_once(connection: &mut PgConnection, name: &str, content: &[u8]) -> Result<(), StoreError> {
-    let insert = sqlx::query!(
-        "INSERT INTO server_key (name, content) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-        name,
-        content,
-    );
-    insert.execute(connection).await?;
-    Ok(())
 }
 
 /// A limit on rows by which it shows that there are more than `most`.

@@ -56,4 +56,5 @@ mod storage;
 mod streaming;
 mod surface;
 mod telemetry;
+mod upgrades;
 mod wire;

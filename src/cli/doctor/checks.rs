@@ -1,7 +1,7 @@
 //! What is made of a database's condition: each check says what was found, and what is to be done when that is not as it
 //! should be.
 
-use crate::store::{Condition, StoreError};
+use crate::store::{Condition, Schema, StoreError};
 
 /// The major versions of PostgreSQL that Rapport is tested on.
 const VERSIONS: std::ops::RangeInclusive<u32> = 15..=18;
@@ -44,17 +44,23 @@ pub(super) fn unreached(why: &str) -> Check {
     )
 }
 
-/// The schema is the one that this program needs.
-pub(super) fn schema(checked: &Result<(), StoreError>) -> Check {
+/// The schema serves this program.
+pub(super) fn schema(checked: &Result<Schema, StoreError>) -> Check {
     match checked {
-        Ok(()) => check("schema", "as this program needs it", true, ""),
+        Ok(schema) if schema.is_newer() => {
+            let Schema { version, needed } = schema;
+            check("schema", format!("version {version}, which serves this program of version {needed}"), true, "")
+        }
+        Ok(_) => check("schema", "as this program needs it", true, ""),
         Err(StoreError::Schema { found: 0, needed }) => {
             check("schema", format!("none; version {needed} is needed"), false, "run `rapport migrate`")
         }
         Err(StoreError::Schema { found, needed }) => {
-            let advice =
-                if found < needed { "run `rapport migrate`" } else { "run the version of Rapport that made it" };
-            check("schema", format!("version {found}; version {needed} is needed"), false, advice)
+            check("schema", format!("version {found}; version {needed} is needed"), false, "run `rapport migrate`")
+        }
+        Err(StoreError::Superseded { serves_since, needed }) => {
+            let found = format!("serves programs from version {serves_since} on; this one is of {needed}");
+            check("schema", found, false, "run a newer version of Rapport")
         }
         Err(StoreError::Underived) => {
             check("schema", "not derived from the ledger yet", false, "run `rapport migrate` to its end")
@@ -248,14 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_older_newer_or_half_made() {
+    fn a_schema_is_older_newer_too_new_or_half_made() {
         let advice = |checked| match schema(&checked).outcome {
             Outcome::Finding(advice) => advice,
             Outcome::Fine => String::new(),
         };
-        assert_eq!(advice(Ok(())), "");
+        assert_eq!(advice(Ok(Schema { version: 5, needed: 5 })), "");
+        assert_eq!(advice(Ok(Schema { version: 6, needed: 5 })), "");
         assert_eq!(advice(Err(StoreError::Schema { found: 4, needed: 5 })), "run `rapport migrate`");
-        assert_eq!(advice(Err(StoreError::Schema { found: 6, needed: 5 })), "run the version of Rapport that made it");
+        assert_eq!(
+            advice(Err(StoreError::Superseded { serves_since: 6, needed: 5 })),
+            "run a newer version of Rapport"
+        );
         assert_eq!(advice(Err(StoreError::Underived)), "run `rapport migrate` to its end");
     }
 }
