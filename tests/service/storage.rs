@@ -182,6 +182,45 @@ async fn every_key_leads_with_the_tenant() {
 }
 
 #[tokio::test]
+async fn every_reference_is_within_a_tenant() {
+    let mut connection = PgConnection::connect(&database(true).await).await.unwrap();
+    let references: Vec<(String, bool)> = sqlx::query_as(
+        "SELECT conname::text, EXISTS (
+             SELECT FROM UNNEST(conkey, confkey) AS pair (own, other)
+             JOIN pg_attribute AS own ON own.attrelid = conrelid AND own.attnum = pair.own
+             JOIN pg_attribute AS other ON other.attrelid = confrelid AND other.attnum = pair.other
+             WHERE own.attname = 'tenant' AND other.attname = 'tenant'
+         ) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(references.iter().any(|(name, _)| name == "policy_use_version"));
+    for (name, has_tenant) in references {
+        assert!(has_tenant, "{name} leads out of the tenant");
+    }
+}
+
+/// Every copy of a row would have its own.
+#[test]
+fn no_statement_that_changes_data_asks_for_the_time_or_for_chance() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx");
+    let mut changing = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let recorded: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let query = recorded["query"].as_str().unwrap().to_lowercase();
+        if ["insert into", "update ", "delete from"].iter().any(|words| query.contains(words)) {
+            changing += 1;
+            for word in ["now()", "current_", "localtime", "_timestamp()", "timeofday", "random", "nextval"] {
+                assert!(!query.contains(word), "{word} in {query}");
+            }
+        }
+    }
+    assert!(changing > 10, "the statements are elsewhere");
+}
+
+#[tokio::test]
 async fn text_is_ordered_by_its_bytes() {
     // Else keys would be locked in another order than this program sorts them in.
     let mut connection = PgConnection::connect(&database(true).await).await.unwrap();
