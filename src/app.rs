@@ -252,7 +252,7 @@ async fn watch(store: Store, gate: Arc<Gate>, health: Health) {
             Ok(Ok(())) => failures = 0,
             Ok(Err(error)) => {
                 failures += 1;
-                tracing::warn!(failures, "the database is not ready: {error}");
+                tracing::warn!(failures, "the database is not ready: {}", error.with_causes());
                 if error.is_of_schema() {
                     gate.close();
                 }
@@ -273,12 +273,14 @@ async fn watch(store: Store, gate: Arc<Gate>, health: Health) {
     }
 }
 
-/// Opens the gate when the schema serves this program.
+/// Opens the gate when the database is a primary whose schema serves this program.
 async fn prepare(store: &Store, gate: &Gate) -> Result<(), StoreError> {
+    store.ping().await?;
     store.check_schema().await?;
     if gate.is_open() {
         return Ok(());
     }
+    store.check_settings().await?;
     let key = store.page_token_key().await?;
     let made =
         Sealer::new(&key).ok_or(StoreError::Inconsistent { table: "server_key", what: "a key of the wrong length" })?;

@@ -52,6 +52,10 @@ impl From<StoreError> for ServiceError {
             StoreError::Busy => Self::Overloaded(error.into()),
             StoreError::Unavailable(_)
             | StoreError::Silent
+            | StoreError::Standby
+            | StoreError::Unprepared(_)
+            | StoreError::Unsettled
+            | StoreError::Indirect
             | StoreError::Raced
             | StoreError::Unwanted
             | StoreError::Schema { .. }

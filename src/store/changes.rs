@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::time::OffsetDateTime};
 use tokio::time::timeout;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     telemetry::names::Operation,
 };
 
-use super::{Store, StoreError, lease::within};
+use super::{Store, StoreError, lease::within, rows::from_sql};
 
 /// How long a look may take, with those before it that it waits for; longer than waiting for a connection takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(6);
@@ -45,10 +45,38 @@ impl PersonMark {
     }
 }
 
-/// The revision of a tenant, as the connection's transaction sees it; 0 before anything was recorded.
-pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
-    let revision = sqlx::query_scalar!("SELECT revision FROM tenant_revision WHERE tenant = $1", tenant.as_str());
-    Ok(revision.fetch_optional(connection).await?.unwrap_or(0))
+/// What is made from what the connection's transaction sees of a tenant. A standby sees nothing that counts.
+pub(super) async fn basis(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    connections: u64,
+) -> Result<Basis, StoreError> {
+    let now = sqlx::query!(
+        r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
+               pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!""#,
+        tenant.as_str(),
+    );
+    let now = now.fetch_one(connection).await?;
+    let origin = Origin::of(now.standby, connections, now.started)?;
+    Ok(Basis { revision: now.revision, origin })
+}
+
+/// Which database answered. Another one that takes over may know other things by the same revision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// How many connections the server had opened before: by a new one, another database may be reached.
+    connections: u64,
+    /// When the PostgreSQL was started, in microseconds since 1970: a pooler may turn from one to another by itself.
+    started: i64,
+}
+
+impl Origin {
+    fn of(is_standby: bool, connections: u64, started: OffsetDateTime) -> Result<Self, StoreError> {
+        if is_standby {
+            return Err(StoreError::Standby);
+        }
+        Ok(Self { connections, started: from_sql("pg_catalog", started)?.micros() })
+    }
 }
 
 /// What an answer is made from: a revision of its tenant, in the database that the connections of a server lead to.
@@ -56,9 +84,8 @@ pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -
 pub struct Basis {
     /// The revision.
     pub revision: i64,
-    /// How many connections the server had opened before. With a new one, another database may have taken over, which may
-    /// know other things by the same revision.
-    pub(super) connections: u64,
+    /// In which database.
+    pub(super) origin: Origin,
 }
 
 impl Basis {
@@ -95,8 +122,7 @@ impl Seen {
 
     /// Whether it is known that none of these persons, in ascending order, was touched since.
     pub fn left_alone(&self, persons: &[PersonMark], since: Basis) -> bool {
-        let is_known =
-            since.connections == self.now.connections && (self.since..=self.now.revision).contains(&since.revision);
+        let is_known = since.origin == self.now.origin && (self.since..=self.now.revision).contains(&since.revision);
         let later = self.touched.partition_point(|(revision, _)| *revision <= since.revision);
         is_known && self.touched.range(later..).all(|(_, person)| persons.binary_search(person).is_err())
     }
@@ -110,6 +136,7 @@ impl Seen {
         let rows = sqlx::query!(
             r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "now!",
                    (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
+                   pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
                    change.revision AS "revision?", persons AS "persons?"
                FROM (SELECT) AS always
                LEFT JOIN change ON change.tenant = $1 AND change.revision > $2
@@ -120,11 +147,13 @@ impl Seen {
         );
         let rows = rows.fetch_all(connection).await?;
         let nothing = StoreError::Inconsistent { table: "change", what: "a look saw nothing" };
-        let (revision, policy) = rows.first().map(|row| (row.now, row.policy.clone())).ok_or(nothing)?;
+        let first = rows.first().ok_or(nothing)?;
+        let origin = Origin::of(first.standby, connections, first.started)?;
+        let (revision, policy) = (first.now, first.policy.clone());
         let changes: Vec<_> = rows.into_iter().filter_map(|row| row.revision.zip(row.persons)).collect();
-        let is_next = connections == self.now.connections
+        let is_next = origin == self.now.origin
             && i64::try_from(changes.len()).is_ok_and(|count| count == revision - self.now.revision);
-        (self.now, self.policy) = (Basis { revision, connections }, policy);
+        (self.now, self.policy) = (Basis { revision, origin }, policy);
         if is_next {
             self.remember(changes);
         } else {

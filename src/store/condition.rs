@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use crate::{domain::Timestamp, telemetry::names::Operation};
 
-use super::{Store, StoreError, grants::NEEDED, lease::within, rows::from_sql};
+use super::{Store, StoreError, connect::unsettled, grants::NEEDED, lease::within, rows::from_sql};
 
 /// How often the clocks are compared; the quickest answer counts.
 const CLOCK_READINGS: usize = 5;
@@ -36,6 +36,8 @@ pub struct Condition {
     pub settings: BTreeMap<String, String>,
     /// Privileges that a serving role needs and this one has not, with their table; `None` for a table that is not there.
     pub missing_privileges: Vec<(String, Option<String>)>,
+    /// What sessions are not set to although this program asks for it, by name, with the value asked for.
+    pub missing_settings: Vec<(String, String)>,
     /// By how much the database's clock is ahead, in microseconds.
     pub clock_ahead_micros: i64,
     /// By how much that may be wrong either way: half of the round trip.
@@ -55,11 +57,13 @@ impl Store {
             let (role, in_recovery) = state(&mut lease).await?;
             let settings = settings(&mut lease).await?;
             let missing_privileges = missing_privileges(&mut lease).await?;
+            let missing_settings = unsettled(&mut lease).await?;
             Ok(Condition {
                 role,
                 in_recovery,
                 settings,
                 missing_privileges,
+                missing_settings,
                 clock_ahead_micros,
                 clock_error_micros,
                 own_connections,

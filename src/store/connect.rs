@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, PgPool,
+    ConnectOptions as _, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -19,9 +19,13 @@ use super::StoreError;
 
 /// How long a call waits for a database connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Every statement finds its rows by an index, however few there are now and whatever the statistics say: a plan that is
-/// kept must be good for what the tables will have become. None is worth planning anew for each of its values.
-const PLANS: [(&str, &str); 5] = [
+/// What every session is set to. Nothing waits without end. Every statement finds its rows by an index, however few there are
+/// now and whatever the statistics say: a plan that is kept must be good for what the tables will have become. None is worth
+/// planning anew for each of its values.
+const SETTINGS: [(&str, &str); 8] = [
+    ("statement_timeout", "30s"),
+    ("lock_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "20s"),
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
@@ -47,11 +51,7 @@ pub(super) fn pool(
 ) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = url.parse()?;
     let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
-    let options = options.application_name("rapport").options([
-        ("statement_timeout", "30s"),
-        ("lock_timeout", "10s"),
-        ("idle_in_transaction_session_timeout", "20s"),
-    ]);
+    let options = options.application_name("rapport").options(SETTINGS);
     Ok(PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -59,7 +59,7 @@ pub(super) fn pool(
             connections.fetch_add(1, Ordering::SeqCst);
             Box::pin(std::future::ready(Ok(())))
         })
-        .connect_lazy_with(options.options(PLANS)))
+        .connect_lazy_with(options))
 }
 
 /// How many connections are used, and how many are idle.
@@ -68,8 +68,30 @@ pub(super) fn state(pool: &PgPool) -> (i64, i64) {
     (i64::from(pool.size()).saturating_sub(idle).max(0), idle)
 }
 
-/// Migrations may take as long as they need.
-pub(super) fn without_timeouts(pool: &PgPool) -> PgConnectOptions {
-    let options = pool.connect_options().as_ref().clone();
-    options.options([("statement_timeout", "0"), ("lock_timeout", "0")])
+/// A session of its own with PostgreSQL itself, in which things may take as long as they need: migrations hold locks of their
+/// session, which a pooler would scatter over several. A pooler leaves out what a session is to be set to.
+pub(super) async fn directly(pool: &PgPool) -> Result<PgConnection, StoreError> {
+    let settings = [("statement_timeout", "0"), ("lock_timeout", "0"), ("rapport.directly", "on")];
+    let options: PgConnectOptions = pool.connect_options().as_ref().clone().options(settings);
+    let mut connection = options.connect().await?;
+    let mark = sqlx::query_scalar!(r#"SELECT current_setting('rapport.directly', true) = 'on' AS "mark""#);
+    match mark.fetch_one(&mut connection).await? {
+        Some(true) => Ok(connection),
+        _ => Err(StoreError::Indirect),
+    }
+}
+
+/// What a session is not set to although it should be, by name, with the value it should have.
+pub(super) async fn unsettled(connection: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
+    let (names, values): (Vec<String>, Vec<String>) =
+        SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).unzip();
+    let rows = sqlx::query!(
+        r#"SELECT wanted.name AS "name!", wanted.value AS "value!"
+        FROM UNNEST($1::text[], $2::text[]) AS wanted (name, value)
+        WHERE current_setting(wanted.name) <> wanted.value"#,
+        &names,
+        &values,
+    );
+    let rows = rows.fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|row| (row.name, row.value)).collect())
 }

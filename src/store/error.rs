@@ -11,6 +11,21 @@ pub enum StoreError {
     /// The database said nothing for too long.
     #[error("the database does not answer")]
     Silent,
+    /// Who answers is not the primary, and may not know yet what was acknowledged.
+    #[error("a standby answers instead of the primary")]
+    Standby,
+    /// A statement was prepared in one session and meant for another.
+    #[error(
+        "prepared statements get lost on the way to the database; PgBouncer keeps them from version 1.21 on, with \
+         max_prepared_statements, or when it pools sessions"
+    )]
+    Unprepared(#[source] sqlx::Error),
+    /// What this program sets for its sessions gets lost on the way to the database.
+    #[error("sessions have not the settings that they need; `rapport doctor` says what to do")]
+    Unsettled,
+    /// The same, where a session of its own is needed.
+    #[error("a pooler leads to the database; this needs a DATABASE_URL that leads to PostgreSQL itself")]
+    Indirect,
     /// All connections stayed busy for too long.
     #[error("no database connection came free in time")]
     Busy,
@@ -63,11 +78,39 @@ pub enum StoreError {
     Migration(#[from] sqlx::migrate::MigrateError),
 }
 
-/// SQLSTATE classes and codes that pass, by themselves or by an operator's hand, and say nothing against the request: lost
-/// connections, a role or database that is not there or lets nobody in, a session or transaction ended for its idleness,
-/// conflict, lack of resources, shutdown and failover, a failing disk.
-const PASSING: [&str; 14] =
-    ["08", "28", "3D000", "25006", "25P03", "25P04", "40001", "40003", "40P01", "53", "55P03", "57014", "57P", "58"];
+/// SQLSTATE classes and codes that pass, by themselves or by an operator's hand, and say nothing against the request nor
+/// against the session: conflict, lack of resources such as a full disk, a lock or a statement that took too long.
+const PASSING: [&str; 6] = ["40001", "40003", "40P01", "53", "55P03", "57014"];
+/// Those that pass as well, but not in the same session: lost connections, a server that only reads, a session or transaction
+/// ended for its idleness, a role or database that is not there or lets nobody in, shutdown and failover, a failing disk.
+const PASSING_ELSEWHERE: [&str; 8] = ["08", "25006", "25P03", "25P04", "28", "3D000", "57P", "58"];
+/// Those of statements that are not there, or there already, because another session was prepared.
+const UNPREPARED: [&str; 2] = ["26000", "42P05"];
+
+/// What an SQLSTATE stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Passing,
+    PassingElsewhere,
+    Unprepared,
+    Refused,
+}
+
+impl Meaning {
+    fn of(code: &str) -> Self {
+        let is_of = |codes: &[&str]| codes.iter().any(|known| code.starts_with(known));
+        match () {
+            () if is_of(&PASSING) => Self::Passing,
+            () if is_of(&PASSING_ELSEWHERE) => Self::PassingElsewhere,
+            () if is_of(&UNPREPARED) => Self::Unprepared,
+            () => Self::Refused,
+        }
+    }
+
+    fn of_error(error: &dyn sqlx::error::DatabaseError) -> Self {
+        error.try_downcast_ref::<PgDatabaseError>().map_or(Self::Refused, |error| Self::of(error.code()))
+    }
+}
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -78,15 +121,14 @@ impl From<sqlx::Error> for StoreError {
             }
             // A transaction begins unless the connection is not in the state it was thought to be in.
             sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => Self::Unavailable(error),
-            sqlx::Error::Database(database) if passes(database.as_ref()) => Self::Unavailable(error),
+            sqlx::Error::Database(database) => match Meaning::of_error(database.as_ref()) {
+                Meaning::Passing | Meaning::PassingElsewhere => Self::Unavailable(error),
+                Meaning::Unprepared => Self::Unprepared(error),
+                Meaning::Refused => Self::Refused(error),
+            },
             _ => Self::Refused(error),
         }
     }
-}
-
-fn passes(error: &dyn sqlx::error::DatabaseError) -> bool {
-    let code = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::code);
-    code.is_some_and(|code| PASSING.iter().any(|passing| code.starts_with(passing)))
 }
 
 impl StoreError {
@@ -95,6 +137,8 @@ impl StoreError {
         match self {
             Self::Unavailable(_) => "unavailable",
             Self::Silent => "silent",
+            Self::Standby => "standby",
+            Self::Unprepared(_) | Self::Unsettled | Self::Indirect => "pooler",
             Self::Busy => "busy",
             Self::Unwanted => "unwanted",
             Self::Raced => "raced",
@@ -114,6 +158,75 @@ impl StoreError {
 
     /// Whether trying again by itself can help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Silent | Self::Busy | Self::Raced)
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::Silent | Self::Standby | Self::Unprepared(_) | Self::Busy | Self::Raced
+        )
+    }
+
+    /// Whether the session it happened in can be used for something else.
+    pub(super) fn leaves_session(&self) -> bool {
+        match self {
+            Self::Unavailable(sqlx::Error::Database(error)) => Meaning::of_error(error.as_ref()) == Meaning::Passing,
+            Self::Unavailable(_) | Self::Silent | Self::Standby | Self::Unprepared(_) => false,
+            _ => true,
+        }
+    }
+
+    /// What went wrong, down to the first cause. What the driver displays holds no values.
+    pub fn with_causes(&self) -> String {
+        let mut sentence = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            sentence = format!("{sentence}: {cause}");
+            source = cause.source();
+        }
+        sentence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_databases_do_to_services_passes() {
+        for (code, what) in [
+            ("40001", "serialization_failure"),
+            ("40P01", "deadlock_detected"),
+            ("53100", "disk_full"),
+            ("53200", "out_of_memory"),
+            ("53300", "too_many_connections"),
+            ("55P03", "lock_not_available"),
+            ("57014", "query_canceled"),
+        ] {
+            assert_eq!(Meaning::of(code), Meaning::Passing, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_leads_to_the_wrong_server_or_to_none_is_not_used_again() {
+        for (code, what) in [
+            ("08006", "connection_failure"),
+            ("25006", "read_only_sql_transaction"),
+            ("25P03", "idle_in_transaction_session_timeout"),
+            ("28P01", "invalid_password"),
+            ("3D000", "invalid_catalog_name"),
+            ("57P01", "admin_shutdown"),
+            ("57P03", "cannot_connect_now"),
+            ("58030", "io_error"),
+        ] {
+            assert_eq!(Meaning::of(code), Meaning::PassingElsewhere, "{what}");
+        }
+        assert_eq!(["26000", "42P05"].map(Meaning::of), [Meaning::Unprepared; 2]);
+        let errors = [StoreError::Silent, StoreError::Standby, sqlx::Error::BeginFailed.into()];
+        assert!(errors.iter().all(|error| error.is_passing() && !error.leaves_session()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_statement_does_not_pass() {
+        for code in ["22021", "23505", "42501", "42P01", "XX000"] {
+            assert_eq!(Meaning::of(code), Meaning::Refused, "{code}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What the role that a server logs in as may do, and giving it that: no more than serving needs. Migrations belong to the
 //! role that owns the tables.
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::{Store, StoreError, connect};
 
@@ -24,7 +24,7 @@ pub(super) const NEEDED: [(&str, &[&str]); 10] = [
 impl Store {
     /// Lets a role serve, and takes from it what else it was given on these tables.
     pub async fn grant(&self, role: &str) -> Result<(), StoreError> {
-        let mut connection = PgConnection::connect_with(&connect::without_timeouts(&self.pool)).await?;
+        let mut connection = connect::directly(&self.pool).await?;
         let mut transaction = connection.begin().await?;
         for (table, privileges) in NEEDED {
             let statements = sqlx::query!(

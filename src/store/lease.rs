@@ -1,5 +1,6 @@
 //! Connections on loan from the pool, each for one piece of work of bounded length. One whose work was cut off half-way, by
-//! the clock or because nobody waits for it any more, is closed and never used again.
+//! the clock or because nobody waits for it any more, is closed and never used again; so is one that leads to a server which
+//! ends or only reads, such as a primary of before.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -84,10 +85,10 @@ impl Lease {
         }
     }
 
-    /// Gives the connection back, unless the work on it was cut off.
+    /// Gives the connection back, unless the work on it was cut off or showed that it leads nowhere.
     pub(super) fn end<T>(mut self, worked: Worked<T>) -> Result<T, StoreError> {
-        self.is_whole = worked.0.is_some();
         let result = worked.0.unwrap_or(Err(StoreError::Silent));
+        self.is_whole = result.as_ref().err().is_none_or(StoreError::leaves_session);
         if result.is_ok() {
             self.answers.fetch_add(1, Ordering::Relaxed);
         }

@@ -136,6 +136,26 @@ impl Store {
         lease.unwrap_or(Err(StoreError::Unwanted))
     }
 
+    /// Fails unless sessions are set as they should be.
+    pub async fn check_settings(&self) -> Result<(), StoreError> {
+        let mut lease = self.lease(Operation::Probe).await?;
+        let unsettled = within(connect::unsettled(&mut lease)).await;
+        let unsettled = lease.end(unsettled)?;
+        if unsettled.is_empty() { Ok(()) } else { Err(StoreError::Unsettled) }
+    }
+
+    /// Fails unless the database answers, as a primary.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        // That probes are answered says nothing of the rest.
+        let mut lease = Lease::take(&self.probes, &Answers::default(), Operation::Probe, self.metrics()).await?;
+        let answered = within(async {
+            let standby = sqlx::query_scalar!(r#"SELECT pg_is_in_recovery() AS "standby!""#);
+            if standby.fetch_one(&mut *lease).await? { Err(StoreError::Standby) } else { Ok(()) }
+        });
+        let answered = answered.await;
+        lease.end(answered)
+    }
+
     /// What would become of an entry, without recording it; `None` when it is new.
     pub async fn check(&self, entry: &Entry) -> Result<Option<Outcome>, StoreError> {
         let mut lease = self.lease(Operation::Check).await?;
@@ -161,10 +181,10 @@ impl Store {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
             let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
                 Some(policy) => {
-                    let revision = changes::revision(&mut snapshot, tenant).await?;
+                    let basis = changes::basis(&mut snapshot, tenant, connections).await?;
                     let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
                     let view = view::view(&mut snapshot, &asked, self.policy).await?;
-                    Some(Viewed { view, as_of: asked.as_of, policy, basis: Basis { revision, connections } })
+                    Some(Viewed { view, as_of: asked.as_of, policy, basis })
                 }
                 None => None,
             };

@@ -24,8 +24,7 @@ use sqlx::{Connection as _, PgConnection, migrate::Migrator};
 use crate::telemetry::names::Operation;
 
 use super::{
-    Store, StoreError,
-    connect::without_timeouts,
+    Store, StoreError, connect,
     lease::{Answers, Lease, within},
 };
 
@@ -65,7 +64,7 @@ impl Store {
     /// Brings the schema to the version of this program, and derives from the ledger what an older one kept otherwise. When
     /// that was interrupted, the next one does it. A newer schema is left as it is.
     pub async fn migrate(&self) -> Result<Schema, StoreError> {
-        let mut connection = PgConnection::connect_with(&without_timeouts(&self.pool)).await?;
+        let mut connection = connect::directly(&self.pool).await?;
         if (1..DERIVED_SINCE).contains(&version(&mut connection).await?) {
             set_once(&mut connection, UNDERIVED, &[]).await?;
         }

@@ -74,7 +74,7 @@ pub(super) fn schema(checked: &Result<Schema, StoreError>) -> Check {
 /// Everything else.
 pub(super) fn of(condition: &Condition) -> Vec<Check> {
     let mut checks = vec![version(condition), primary(condition), privileges(condition), connections(condition)];
-    checks.push(clock(condition));
+    checks.extend([session(condition), clock(condition)]);
     checks.extend(durability(condition));
     checks.extend(manners(condition));
     checks
@@ -135,6 +135,19 @@ fn connections(condition: &Condition) -> Check {
         own.saturating_mul(2) + reserved.unwrap_or(0)
     );
     check("connections", found, there >= own.saturating_mul(2), advice)
+}
+
+/// A pooler in between leaves out what sessions are to be set to.
+fn session(condition: &Condition) -> Check {
+    let missing = &condition.missing_settings;
+    if missing.is_empty() {
+        return check("settings of sessions", "as this program needs them", true, "");
+    }
+    let names: Vec<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
+    let role = &condition.role;
+    let advice: Vec<String> =
+        missing.iter().map(|(name, value)| format!("ALTER ROLE {role} SET {name} = '{value}';")).collect();
+    check("settings of sessions", format!("not as asked for: {}", names.join(", ")), false, advice.join(" "))
 }
 
 fn clock(condition: &Condition) -> Check {
@@ -251,6 +264,15 @@ mod tests {
         let found = privileges(&Condition { missing_privileges: missing, ..sound() });
         assert_eq!(found.found, "rapport lacks DELETE on change");
         assert_eq!(found.outcome, Outcome::Finding("GRANT DELETE on change TO rapport;".to_owned()));
+    }
+
+    #[test]
+    fn settings_that_get_lost_are_named_with_what_makes_them_hold() {
+        let missing = vec![("lock_timeout".to_owned(), "10s".to_owned()), ("jit".to_owned(), "off".to_owned())];
+        let found = session(&Condition { missing_settings: missing, ..sound() });
+        assert_eq!(found.found, "not as asked for: lock_timeout, jit");
+        let advice = "ALTER ROLE rapport SET lock_timeout = '10s'; ALTER ROLE rapport SET jit = 'off';";
+        assert_eq!(found.outcome, Outcome::Finding(advice.to_owned()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod checks;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{service::Clock, store::StoreError};
+use crate::service::Clock;
 
 use super::{Failure, Finished, database, print};
 
@@ -28,23 +28,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
             let schema = opened.store.check_schema().await;
             [checks::reached(), checks::schema(&schema)].into_iter().chain(checks::of(&condition)).collect()
         }
-        Err(error) => vec![checks::unreached(&causes(&error))],
+        Err(error) => vec![checks::unreached(&error.with_causes())],
     };
     opened.close().await;
     report(&checks, arguments.json);
     let is_well = checks.iter().all(|check| matches!(check.outcome, Outcome::Fine));
     Ok(if is_well { Finished::Well } else { Finished::WithFindings })
-}
-
-/// What went wrong, down to the first cause.
-fn causes(error: &StoreError) -> String {
-    let mut sentence = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        sentence = format!("{sentence}: {cause}");
-        source = cause.source();
-    }
-    sentence
 }
 
 fn report(checks: &[Check], as_json: bool) {
