@@ -84,20 +84,25 @@ pub(super) async fn conclude<'a>(
                ON CONFLICT (tenant, person) DO UPDATE SET
                    last_time = GREATEST(rhythm.last_time, EXCLUDED.last_time),
                    day = GREATEST(rhythm.day, EXCLUDED.day),
-                   days = ARRAY[
-                       faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $15),
-                       faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $16),
-                       faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $17),
-                       faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $18),
-                       faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $15),
-                       faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $16),
-                       faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $17),
-                       faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $18),
-                       faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $15),
-                       faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $16),
-                       faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $17),
-                       faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $18)
-                   ]
+                   days = CASE WHEN rhythm.day = EXCLUDED.day THEN ARRAY[
+                           rhythm.days[1] + EXCLUDED.days[1], rhythm.days[2] + EXCLUDED.days[2], rhythm.days[3] + EXCLUDED.days[3],
+                           rhythm.days[4] + EXCLUDED.days[4], rhythm.days[5] + EXCLUDED.days[5], rhythm.days[6] + EXCLUDED.days[6],
+                           rhythm.days[7] + EXCLUDED.days[7], rhythm.days[8] + EXCLUDED.days[8], rhythm.days[9] + EXCLUDED.days[9],
+                           rhythm.days[10] + EXCLUDED.days[10], rhythm.days[11] + EXCLUDED.days[11], rhythm.days[12] + EXCLUDED.days[12]
+                       ] ELSE ARRAY[
+                           faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $15),
+                           faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $16),
+                           faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $17),
+                           faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $18),
+                           faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $15),
+                           faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $16),
+                           faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $17),
+                           faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $18),
+                           faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $15),
+                           faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $16),
+                           faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $17),
+                           faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $18)
+                       ] END
                RETURNING 1
            ), touched AS MATERIALIZED (
                SELECT tenant, array_agg(person) AS persons
