@@ -1,20 +1,23 @@
 //! The group-commit writer: many concurrent calls share one transaction, and each is answered after its commit.
 //!
 //! While a batch is written, entries gather, so batches are small when there is little to do and large when there is much.
-//! When very much waits, a second batch is written beside the first, over a connection of its own; what two persons do
-//! always takes the same of these lanes, so that they seldom meet at a tie or a commitment. Nobody who hangs up can stop a
-//! transaction half-way.
+//! What has gathered begins over a second connection as soon as the batch before it commits, so that nobody waits for the
+//! disk twice. When very much waits, the two are written side by side; what two persons do always takes the same of these
+//! lanes then, so that they seldom meet at a tie or a commitment. Nobody who hangs up can stop a transaction half-way.
 
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use sqlx::Connection as _;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout_at},
 };
@@ -36,7 +39,7 @@ use super::{
 pub const LANES: usize = 2;
 /// The most entries that share a transaction.
 pub const MAX_BATCH: usize = 512;
-/// How many entries of a lane make a batch that does not wait for those of the other to be written.
+/// How many entries of a lane make a batch that does not wait until that of the other commits.
 const BESIDE: usize = 128;
 /// The most entries that wait beyond what the next batches can hold; more are refused.
 pub const QUEUE_LEN: usize = 4096;
@@ -94,9 +97,9 @@ impl Writer {
     pub fn start(store: &Store) -> (Self, JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(QUEUE_LEN);
         let closing = CancellationToken::new();
-        let lanes =
-            std::array::from_fn(|_| Lane { waiting: VecDeque::new(), recorder: Some(Recorder::new(store.clone())) });
-        let writing = tokio::spawn(Lanes { lanes, writing: JoinSet::new() }.run(entries, closing.clone()));
+        let progress = Arc::new(Notify::new());
+        let lanes = std::array::from_fn(|_| Lane::new(store.clone(), Arc::clone(&progress)));
+        let writing = tokio::spawn(Lanes { lanes, progress, writing: JoinSet::new() }.run(entries, closing.clone()));
         (Self { queue, closing, metrics: store.metrics.clone() }, writing)
     }
 
@@ -132,11 +135,33 @@ struct Recorder {
     lease: Option<Lease>,
     /// How often the present batch was tried, with its parts.
     attempts: u32,
+    ending: Arc<Ending>,
+}
+
+/// Whether the present batch of a lane takes no more locks, but commits.
+struct Ending {
+    reached: AtomicBool,
+    progress: Arc<Notify>,
+}
+
+impl Ending {
+    fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::SeqCst)
+    }
+
+    fn reach(&self) {
+        self.reached.store(true, Ordering::SeqCst);
+        self.progress.notify_one();
+    }
+
+    fn begin(&self) {
+        self.reached.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Recorder {
-    fn new(store: Store) -> Self {
-        Self { store, lease: None, attempts: 0 }
+    fn new(store: Store, ending: Arc<Ending>) -> Self {
+        Self { store, lease: None, attempts: 0, ending }
     }
 
     /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
@@ -150,6 +175,7 @@ impl Recorder {
         let outcomes = within(async {
             let mut transaction = lease.begin().await?;
             let outcomes = absorb::record(&mut transaction, entries, self.store.policy).await?;
+            self.ending.reach();
             transaction.commit().await?;
             Ok(outcomes)
         });
@@ -165,10 +191,20 @@ struct Lane {
     waiting: VecDeque<Pending>,
     /// Not there while a batch is written.
     recorder: Option<Recorder>,
+    ending: Arc<Ending>,
+}
+
+impl Lane {
+    fn new(store: Store, progress: Arc<Notify>) -> Self {
+        let ending = Arc::new(Ending { reached: AtomicBool::new(false), progress });
+        Self { waiting: VecDeque::new(), recorder: Some(Recorder::new(store, Arc::clone(&ending))), ending }
+    }
 }
 
 struct Lanes {
     lanes: [Lane; LANES],
+    /// Told when a batch commits.
+    progress: Arc<Notify>,
     writing: JoinSet<(usize, Recorder)>,
 }
 
@@ -184,6 +220,7 @@ impl Lanes {
                     // A defect. Whoever waits is told that nothing is recorded any more.
                     Err(_) => return,
                 },
+                () = self.progress.notified() => {}
                 taken = queue.recv_many(&mut incoming, MAX_BATCH), if open && self.waiting() < LANES * MAX_BATCH => {
                     open = taken > 0;
                 }
@@ -201,23 +238,26 @@ impl Lanes {
         self.lanes.iter().map(|lane| lane.waiting.len()).sum()
     }
 
-    /// The next batch that can be written now: of all that waits when nothing is being written, else of a lane where much
+    /// The next batch that can be written now: of what waits when no batch is before its commit, else of a lane where much
     /// waits.
     fn next(&mut self) -> Option<(usize, Vec<Pending>, Recorder)> {
-        let alone = self.lanes.iter().all(|lane| lane.recorder.is_some());
-        let enough = if alone { 1 } else { BESIDE };
-        let number = (0..LANES).find(|number| {
-            let lane = &self.lanes[*number];
-            lane.recorder.is_some() && lane.waiting.len() >= enough
-        })?;
+        let settled = self.lanes.iter().all(|lane| lane.recorder.is_some() || lane.ending.is_reached());
+        let takes = |number: usize| {
+            std::array::from_fn(|lane| {
+                let waiting = self.lanes[lane].waiting.len();
+                // What is much goes its own lane.
+                waiting > 0 && if lane == number { settled || waiting >= BESIDE } else { settled && waiting < BESIDE }
+            })
+        };
+        let (number, taken): (usize, [bool; LANES]) = (0..LANES)
+            .filter(|number| self.lanes[*number].recorder.is_some())
+            .map(|number| (number, takes(number)))
+            .find(|(_, taken)| taken.contains(&true))?;
         let recorder = self.lanes[number].recorder.take()?;
+        recorder.ending.begin();
         let mut batch = Vec::with_capacity(MAX_BATCH);
-        for lane in (0..LANES).filter(|lane| alone || *lane == number) {
-            let waiting = &mut self.lanes[lane].waiting;
-            // What is much by itself is written beside.
-            if lane == number || waiting.len() < BESIDE {
-                batch.extend(waiting.drain(..waiting.len().min(MAX_BATCH - batch.len())));
-            }
+        for lane in self.lanes.iter_mut().zip(taken).filter_map(|(lane, is_taken)| is_taken.then_some(lane)) {
+            batch.extend(lane.waiting.drain(..lane.waiting.len().min(MAX_BATCH - batch.len())));
         }
         Some((number, batch, recorder))
     }
@@ -313,7 +353,10 @@ async fn try_write(recorder: &mut Recorder, entries: &[Entry], deadline: Instant
             Err(error) if error.is_passing() && begun.elapsed() < RETRY_LIMIT && Instant::now() < deadline => {
                 tracing::warn!(attempt, error = %error, "recording a batch again");
                 recorder.store.metrics.batch_retried();
-                sleep(pause(attempt)).await;
+                // Whoever won a race has committed.
+                if !matches!(error, StoreError::Raced) || attempt > 0 {
+                    sleep(pause(attempt)).await;
+                }
                 attempt += 1;
             }
             result => return result,
