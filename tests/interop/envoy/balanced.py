@@ -3,11 +3,12 @@
     pip install -r requirements.txt -r ../python/requirements.txt
     DATABASE_URL=postgresql://… python balanced.py ../../../target/debug/rapport
 
-The servers are started here, on a database that `rapport migrate` has prepared, at two loopback addresses that Envoy finds by
-DNS: what the headless service answers in a cluster, a few lines answer here. Ports and the DNS server are put into the
-config, and nothing else. The caller tries no call again by itself, so what is tried again, Envoy does. It shows that calls
-are balanced one by one, and that none fails and no acknowledged act is lost while servers are killed or restarted. (A server
-that is killed can cut an answer in two, and nobody can try a call again once its answer has begun: those are counted apart.)
+The servers are started here, on a database that `rapport migrate` has prepared, at two loopback addresses (Linux has them) that
+Envoy finds by DNS: what the headless service answers in a cluster, a few lines answer here. Ports and the DNS server are put
+into the config, and nothing else. The caller tries no call again by itself, so what is tried again, Envoy does. It shows that
+calls are balanced one by one, and that none fails and no acknowledged act is lost while servers are restarted or killed. (A
+server that is killed can cut an answer in two, and nobody can try a call again once its answer has begun: those are counted
+apart.)
 """
 
 import json
@@ -76,7 +77,7 @@ class Server:
         self.start()
 
     def start(self):
-        settings = os.environ | {"RAPPORT_HEALTH_LISTEN": self.health, "RAPPORT_INSECURE": "true"}
+        settings = os.environ | {"RAPPORT_HEALTH_LISTEN": self.health}
         command = [self.program, "serve", "--listen", self.address, "--metrics-listen", f"{self.host}:0"]
         self.process = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.metrics = None
