@@ -1,9 +1,13 @@
-//! Settings: flags before environment before defaults. This is the only reader of the environment, and it reports every
-//! bad setting at once.
+//! Settings: flags before environment before a settings file before defaults. This is the only reader of the environment,
+//! and it reports every bad setting at once, with where it was given. What there is to be set is declared in `settings`.
 
 mod export;
+mod reader;
+mod settings;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     embedded::{EmbeddedOptions, default_data_dir},
@@ -11,24 +15,12 @@ use crate::{
     telemetry::{Export, LogFormat},
 };
 
-pub use export::read_export;
+use reader::Reader;
+use settings as on;
 
-/// Settings given on the command line, as they were written; they come before the environment.
-#[derive(Clone, Debug, Default)]
-pub struct Flags {
-    /// `--listen`
-    pub listen: Option<String>,
-    /// `--data-dir`
-    pub data_dir: Option<PathBuf>,
-    /// `--postgres-bin`
-    pub postgres_bin: Option<PathBuf>,
-    /// `--insecure`
-    pub insecure: bool,
-    /// `--access-file`
-    pub access_file: Option<PathBuf>,
-    /// `--metrics-listen`
-    pub metrics_listen: Option<String>,
-}
+pub use reader::Flags;
+pub use settings::{Form, Group, Otherwise, SETTINGS, Setting, Source};
+pub(crate) use settings::{SERVER, TENANT};
 
 /// Where the data is kept.
 #[derive(Clone)]
@@ -82,6 +74,8 @@ pub struct Config {
     pub export: Export,
     /// How long a statement may take before it is logged as slow.
     pub slow_statement: Duration,
+    /// How the server logs.
+    pub log: LogConfig,
 }
 
 /// How the program logs.
@@ -91,6 +85,19 @@ pub struct LogConfig {
     pub filter: String,
     /// How they look.
     pub format: LogFormat,
+}
+
+/// How a command reaches a server; what is not given is as usual.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The server's address.
+    pub server: String,
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// The file with the key or token to show.
+    pub key_file: Option<PathBuf>,
+    /// Whose server certificates are believed.
+    pub server_authorities: Option<PathBuf>,
 }
 
 /// Every bad setting, a line each.
@@ -107,56 +114,13 @@ pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-struct Reader<'a> {
-    environment: Environment<'a>,
-    faults: Vec<String>,
-}
-
-impl Reader<'_> {
-    /// The setting in a flag (its name and what it says) or in a variable, parsed, or the default. `expected` completes
-    /// "must be …".
-    fn read<T>(
-        &mut self,
-        variable: &str,
-        flag: Option<(&str, String)>,
-        default: T,
-        expected: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> T {
-        let given = flag.or_else(|| (self.environment)(variable).map(|text| (variable, text)));
-        let Some((name, text)) = given else { return default };
-        parse(&text).unwrap_or_else(|| {
-            self.faults.push(format!("{name} must be {expected}"));
-            default
-        })
-    }
-
-    fn number(&mut self, variable: &str, default: u32, from: u32, to: u32) -> u32 {
-        let within = |text: &str| text.parse().ok().filter(|number| (from..=to).contains(number));
-        self.read(variable, None, default, &format!("a whole number from {from} to {to}"), within)
-    }
-
-    fn finish<T>(self, value: T) -> Result<T, ConfigError> {
-        if self.faults.is_empty() { Ok(value) } else { Err(ConfigError(self.faults)) }
-    }
-}
-
 impl Config {
     /// The settings in force, or every bad one.
     pub fn read(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
-        let mut reader = Reader { environment, faults: Vec::new() };
-        let default = SocketAddr::from(([127, 0, 0, 1], 50051));
-        let listen = reader.read(
-            "RAPPORT_LISTEN",
-            flags.listen.map(|listen| ("--listen", listen)),
-            default,
-            "an address such as 127.0.0.1:50051",
-            |text| text.parse().ok(),
-        );
-        let flag = flags.insecure.then(|| ("--insecure", "true".to_owned()));
-        let insecure = reader.read("RAPPORT_INSECURE", flag, false, "true or false", |text| text.parse().ok());
-        let access_file = flags.access_file.or_else(|| environment("RAPPORT_ACCESS_FILE").map(PathBuf::from));
-        if !insecure && access_file.is_none() && !listen.ip().is_loopback() {
+        let mut reader = Reader::new(flags, environment);
+        let listen = reader.address(&on::LISTEN);
+        let (insecure, access_file) = (reader.switch(&on::INSECURE), reader.path(&on::ACCESS_FILE));
+        if !insecure && access_file.is_none() && listen.is_some_and(|listen| !listen.ip().is_loopback()) {
             reader.faults.push(
                 "--listen or RAPPORT_LISTEN must be a loopback address, because callers are not authenticated; \
                  --access-file or RAPPORT_ACCESS_FILE says who may call, and --insecure or RAPPORT_INSECURE=true allows \
@@ -164,30 +128,26 @@ impl Config {
                     .to_owned(),
             );
         }
-        let health_listen =
-            reader.read("RAPPORT_HEALTH_LISTEN", None, None, "an address such as 127.0.0.1:50052", |text| {
-                text.parse().ok().map(Some)
-            });
+        let health_listen = reader.address(&on::HEALTH_LISTEN);
         let tls = tls(&mut reader);
         let connections = ConnectionLimits {
-            most: whole(reader.number("RAPPORT_MAX_CLIENT_CONNECTIONS", 10_000, 1, 1_000_000)),
-            age: Duration::from_secs(reader.number("RAPPORT_CONNECTION_AGE_SECONDS", 1800, 1, 604_800).into()),
+            most: whole(reader.number(&on::MAX_CLIENT_CONNECTIONS)),
+            age: seconds(reader.number(&on::CONNECTION_AGE_SECONDS)),
         };
         let admission = AdmissionLimits {
-            calls: whole(reader.number("RAPPORT_MAX_CALLS", 8192, 1, 1_000_000)),
-            tenant_calls: whole(reader.number("RAPPORT_TENANT_CALLS", 6144, 1, 1_000_000)),
-            tenant_rate: reader.number("RAPPORT_TENANT_RATE", 0, 0, 1_000_000),
+            calls: whole(reader.number(&on::MAX_CALLS)),
+            tenant_calls: whole(reader.number(&on::TENANT_CALLS)),
+            tenant_rate: reader.number(&on::TENANT_RATE),
         };
-        let max_connections = reader.number("RAPPORT_MAX_CONNECTIONS", 10, 4, 1000);
-        let answer_mebibytes = reader.number("RAPPORT_ANSWER_CACHE_MIB", 32, 0, 65_536);
-        let future_seconds = reader.number("RAPPORT_FUTURE_LIMIT_SECONDS", 300, 0, 86_400);
-        let delay_seconds = reader.number("RAPPORT_SHUTDOWN_DELAY_SECONDS", 0, 0, 3600);
-        let drain_seconds = reader.number("RAPPORT_DRAIN_LIMIT_SECONDS", 20, 0, 3600);
-        let slow_milliseconds = reader.number("RAPPORT_SLOW_STATEMENT_MS", 1000, 1, 3_600_000);
-        let metrics_listen = metrics_listen(flags.metrics_listen, &mut reader);
-        let export = export::export(&mut reader);
-        let database = database(flags.data_dir, flags.postgres_bin, &mut reader);
-        let config = database.map(|database| Self {
+        let answer_bytes = u64::from(reader.number(&on::ANSWER_CACHE_MIB)) << 20;
+        let future_limit = seconds(reader.number(&on::FUTURE_LIMIT_SECONDS));
+        let shutdown_delay = seconds(reader.number(&on::SHUTDOWN_DELAY_SECONDS));
+        let drain_limit = seconds(reader.number(&on::DRAIN_LIMIT_SECONDS));
+        let slow_statement = Duration::from_millis(reader.number(&on::SLOW_STATEMENT_MS).into());
+        let metrics_listen = reader.address(&on::METRICS_LISTEN);
+        let (export, log) = (export::export(&mut reader), log(&mut reader));
+        let (database, max_connections) = (database(&mut reader), reader.number(&on::MAX_CONNECTIONS));
+        let config = listen.zip(database).map(|(listen, database)| Self {
             listen,
             health_listen,
             access_file,
@@ -196,16 +156,46 @@ impl Config {
             admission,
             database,
             max_connections,
-            answer_bytes: u64::from(answer_mebibytes) << 20,
-            future_limit: Duration::from_secs(future_seconds.into()),
-            shutdown_delay: Duration::from_secs(delay_seconds.into()),
-            drain_limit: Duration::from_secs(drain_seconds.into()),
+            answer_bytes,
+            future_limit,
+            shutdown_delay,
+            drain_limit,
             metrics_listen,
             export,
-            slow_statement: Duration::from_millis(slow_milliseconds.into()),
+            slow_statement,
+            log,
         });
-        reader.finish(())?;
-        config.ok_or_else(|| ConfigError(Vec::new()))
+        reader.finish(config)
+    }
+}
+
+/// The database, and the most connections to it, for commands that do nothing but work on it.
+pub fn read_database(flags: Flags, environment: Environment<'_>) -> Result<(Database, u32), ConfigError> {
+    let mut reader = Reader::new(flags, environment);
+    let (database, max_connections) = (database(&mut reader), reader.number(&on::MAX_CONNECTIONS));
+    reader.finish(database.map(|database| (database, max_connections)))
+}
+
+impl LogConfig {
+    /// How commands log that are no servers, or every bad setting.
+    pub fn read(environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::without_file(Flags::default(), environment);
+        let log = log(&mut reader);
+        reader.finish(Some(log))
+    }
+}
+
+impl ClientConfig {
+    /// How to reach a server, or every bad setting.
+    pub fn read(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let mut reader = Reader::without_file(flags, environment);
+        let client = reader.text(&on::SERVER).map(|server| Self {
+            server,
+            tenant: reader.text(&on::TENANT),
+            key_file: reader.path(&on::KEY_FILE),
+            server_authorities: reader.path(&on::SERVER_AUTHORITIES),
+        });
+        reader.finish(client)
     }
 }
 
@@ -213,17 +203,20 @@ fn whole(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
+fn seconds(number: u32) -> Duration {
+    Duration::from_secs(number.into())
+}
+
 fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
-    let path = |variable: &str| (reader.environment)(variable).map(PathBuf::from);
-    let [certificate, key, client_authorities] =
-        ["RAPPORT_TLS_CERTIFICATE", "RAPPORT_TLS_KEY", "RAPPORT_TLS_CLIENT_AUTHORITIES"].map(path);
+    let (certificate, key) = (reader.path(&on::TLS_CERTIFICATE), reader.path(&on::TLS_KEY));
+    let client_authorities = reader.path(&on::TLS_CLIENT_AUTHORITIES);
     match (certificate, key) {
         (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, client_authorities }),
         (None, None) if client_authorities.is_none() => None,
         _ => {
             reader.faults.push(
-                "RAPPORT_TLS_CERTIFICATE and RAPPORT_TLS_KEY must be set both or not at all, and for \
-                 RAPPORT_TLS_CLIENT_AUTHORITIES both"
+                "--tls-certificate (RAPPORT_TLS_CERTIFICATE) and --tls-key (RAPPORT_TLS_KEY) must be given both or not at all, \
+                 and for --tls-client-authorities (RAPPORT_TLS_CLIENT_AUTHORITIES) both"
                     .to_owned(),
             );
             None
@@ -231,25 +224,24 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
     }
 }
 
-fn database(data_dir: Option<PathBuf>, postgres_bin: Option<PathBuf>, reader: &mut Reader<'_>) -> Option<Database> {
-    let environment = reader.environment;
-    let path = |variable: &str| environment(variable).map(PathBuf::from);
-    if data_dir.is_none()
-        && let Some(url) = environment("DATABASE_URL")
+/// The database that comes from the earlier source: one of the operator's, or a folder for a private one.
+fn database(reader: &mut Reader<'_>) -> Option<Database> {
+    let is_url = |text: &str| ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    let url = reader.read(&on::DATABASE_URL, |text| is_url(text).then(|| text.to_owned()));
+    let data_dir = reader.path(&on::DATA_DIR);
+    let options = (reader.path(&on::POSTGRES_BIN), reader.switch(&on::SYSTEM_POSTGRES));
+    if let Some(source) = reader.source(&on::DATABASE_URL)
+        && reader.source(&on::DATA_DIR).is_none_or(|other| source <= other)
     {
-        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-            reader.faults.push("DATABASE_URL must be an address such as postgresql://user@host/database".to_owned());
-        }
-        return Some(Database::Url(url));
+        return url.map(Database::Url);
     }
+    let path = |variable: &str| (reader.environment)(variable).map(PathBuf::from);
     let is_root = rustix::process::geteuid().is_root();
     let default = || default_data_dir(is_root, path("XDG_DATA_HOME"), path("HOME"));
-    let data_dir = data_dir.or_else(|| path("RAPPORT_DATA_DIR")).map_or_else(default, Ok);
-    let system_binaries = reader.read("RAPPORT_SYSTEM_POSTGRES", None, true, "true or false", |text| text.parse().ok());
-    match data_dir {
+    match data_dir.map_or_else(default, Ok) {
         Ok(data_dir) => Some(Database::Embedded(EmbeddedOptions {
-            postgres_bin: postgres_bin.or_else(|| path("RAPPORT_POSTGRES_BIN")),
-            system_binaries,
+            postgres_bin: options.0,
+            system_binaries: options.1,
             ..EmbeddedOptions::new(data_dir)
         })),
         Err(error) => {
@@ -259,24 +251,20 @@ fn database(data_dir: Option<PathBuf>, postgres_bin: Option<PathBuf>, reader: &m
     }
 }
 
-/// Loopback or not: what is read there is about the server, and about nobody.
-fn metrics_listen(flag: Option<String>, reader: &mut Reader<'_>) -> Option<SocketAddr> {
-    let flag = flag.map(|listen| ("--metrics-listen", listen));
-    let expected = "an address such as 127.0.0.1:9464";
-    reader.read("RAPPORT_METRICS_LISTEN", flag, None, expected, |text| text.parse().ok().map(Some))
+fn log(reader: &mut Reader<'_>) -> LogConfig {
+    let filter = reader.read(&on::LOG, |text| text.parse::<EnvFilter>().is_ok().then(|| text.to_owned()));
+    let format = reader.read(&on::LOG_FORMAT_NAME, |text| match text {
+        "pretty" => Some(LogFormat::Pretty),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    });
+    let usual = LogConfig::default();
+    LogConfig { filter: filter.unwrap_or(usual.filter), format: format.unwrap_or(usual.format) }
 }
 
-impl LogConfig {
-    /// How to log, or every bad setting.
-    pub fn read(environment: Environment<'_>) -> Result<Self, ConfigError> {
-        let mut reader = Reader { environment, faults: Vec::new() };
-        let filter = reader.read("RAPPORT_LOG", None, "info".to_owned(), "a log filter", |text| Some(text.to_owned()));
-        let format = reader.read("RAPPORT_LOG_FORMAT", None, LogFormat::Pretty, "pretty or json", |text| match text {
-            "pretty" => Some(LogFormat::Pretty),
-            "json" => Some(LogFormat::Json),
-            _ => None,
-        });
-        reader.finish(Self { filter, format })
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Pretty }
     }
 }
 
@@ -300,9 +288,9 @@ mod tests {
     #[test]
     fn listens_beyond_loopback_only_when_told_that_it_is_insecure() {
         let environment = |name: &str| (name == "DATABASE_URL").then(|| "postgresql://localhost/rapport".to_owned());
-        let flags = |insecure| Flags { listen: Some("0.0.0.0:1".to_owned()), insecure, ..Flags::default() };
-        assert!(Config::read(flags(false), &environment).is_err());
-        assert_eq!(Config::read(flags(true), &environment).unwrap().listen.port(), 1);
+        let flags = |insecure: &str| Flags::default().with(&on::LISTEN, "0.0.0.0:1").with(&on::INSECURE, insecure);
+        assert!(Config::read(flags("false"), &environment).is_err());
+        assert_eq!(Config::read(flags("true"), &environment).unwrap().listen.port(), 1);
     }
 
     #[test]
@@ -312,7 +300,7 @@ mod tests {
             "RAPPORT_ACCESS_FILE" => Some("access.json".to_owned()),
             _ => None,
         };
-        let flags = Flags { listen: Some("0.0.0.0:1".to_owned()), ..Flags::default() };
+        let flags = Flags::default().with(&on::LISTEN, "0.0.0.0:1");
         assert_eq!(Config::read(flags, &environment).unwrap().access_file, Some("access.json".into()));
     }
 

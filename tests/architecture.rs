@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rapport::config::{Form, Otherwise, SETTINGS, Setting, Source};
+
 /// All sources below a folder or file of `src`, by path, without comments and without the tests at their end.
 fn sources(place: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -200,5 +202,40 @@ fn a_migration_that_takes_something_away_says_since_when_programs_are_served() {
         let code: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
         let contracts = takes_away.iter().any(|words| code.join("\n").to_uppercase().contains(words));
         assert!(version < SAID_SINCE || !contracts || text.contains("'serves-since'"), "{}", path.display());
+    }
+}
+
+/// A setting as a row of the README's table.
+fn row(setting: &Setting) -> String {
+    let flag = if setting.is_from(Source::Flag) { format!("`{}`", setting.flag()) } else { String::new() };
+    let default = match setting.otherwise {
+        Otherwise::Value(value) => format!("`{value}`"),
+        Otherwise::Words(words) => words.to_owned(),
+    };
+    let range = match setting.form {
+        Form::Number(from, to) => format!(" ({from} to {to})"),
+        _ => String::new(),
+    };
+    format!("| {flag} | `{}` | {default} | {}{range} |\n", setting.variable(), setting.about)
+}
+
+/// `RAPPORT_TEST_WRITE=readme cargo test --test architecture readme` writes it anew.
+#[test]
+fn the_readme_has_every_setting_as_it_is_declared() {
+    let mut table = "| flag | variable | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for settings in SETTINGS.chunk_by(|one, next| one.group == next.group) {
+        table += &format!("| **{}** | | | |\n", settings[0].group.heading());
+        table.extend(settings.iter().map(row));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once("<!-- settings: made by tests/architecture.rs -->\n").unwrap();
+    let (written, after) = rest.split_once("<!-- end of settings -->").unwrap();
+    if std::env::var("RAPPORT_TEST_WRITE").is_ok_and(|what| what == "readme") {
+        let made = readme.replacen(written, &table, 1);
+        assert!(made.starts_with(before) && made.ends_with(after));
+        fs::write(&path, made).unwrap();
+    } else {
+        assert_eq!(written, table, "RAPPORT_TEST_WRITE=readme cargo test --test architecture readme writes it anew");
     }
 }

@@ -1,39 +1,28 @@
 //! How commands reach a running server: over the same public API as everybody else.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 use tonic::Code;
 
 use crate::{
     client::{CallError, Client, Patience, SetupError, Trust},
-    config,
+    config::{ClientConfig, Flags, SERVER, TENANT, process_environment},
     domain::{TenantId, Timestamp},
 };
 
-use super::Failure;
+use super::{
+    Failure,
+    settings::{OfClient, SettingArguments},
+};
 
 /// Whoever sits before a terminal is told soon that no server is there, and waits long for one that works.
 const PATIENCE: Patience = Patience { limit: Duration::from_mins(1), attempts: 3 };
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServerArguments {
-    /// The server's address [env: RAPPORT_SERVER] [default: http://127.0.0.1:50051]
-    #[arg(long, value_name = "URL")]
-    server: Option<String>,
-    /// The tenant [env: RAPPORT_TENANT] [default: default]
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
-    /// The file with the key or token to show [env: RAPPORT_KEY_FILE]
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// The authorities whose server certificates are believed, in PEM [env: RAPPORT_SERVER_AUTHORITIES] [default: those of
-    /// this machine]
-    #[arg(long, value_name = "FILE")]
-    server_authorities: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingArguments<OfClient>,
 }
 
 /// A server as one tenant sees it. Cloning is cheap.
@@ -45,35 +34,33 @@ pub(super) struct Server {
 
 impl ServerArguments {
     pub(super) fn new(server: String, tenant: &str) -> Self {
-        Self { server: Some(server), tenant: Some(tenant.to_owned()), key_file: None, server_authorities: None }
+        let flags = Flags::default().with(&SERVER, server).with(&TENANT, tenant);
+        Self { settings: flags.into() }
     }
 
     /// The tenant that is named, else another than usual.
-    pub(super) fn tenant_or(&self, otherwise: &str) -> String {
-        let named = self.tenant.clone().or_else(|| config::process_environment("RAPPORT_TENANT"));
-        named.unwrap_or_else(|| otherwise.to_owned())
+    pub(super) fn tenant_or(&self, otherwise: &str) -> Result<String, Failure> {
+        let config = ClientConfig::read(self.settings.flags.clone(), &process_environment)?;
+        Ok(config.tenant.unwrap_or_else(|| otherwise.to_owned()))
     }
 
     pub(super) fn of_tenant(self, tenant: &str) -> Self {
-        Self { tenant: Some(tenant.to_owned()), ..self }
+        Self { settings: self.settings.flags.with(&TENANT, tenant).into() }
     }
 
     /// The server; it is reached for at the first call.
     pub(super) fn server(self) -> Result<Server, Failure> {
-        let from_environment = config::process_environment;
-        let url = self.server.or_else(|| from_environment("RAPPORT_SERVER"));
-        let url = url.unwrap_or_else(|| "http://127.0.0.1:50051".to_owned());
-        let tenant = self.tenant.or_else(|| from_environment("RAPPORT_TENANT"));
+        let config = ClientConfig::read(self.settings.flags, &process_environment)?;
+        let (url, tenant) = (config.server, config.tenant);
         let tenant = tenant.unwrap_or_else(|| TenantId::unnamed().as_str().to_owned());
         let tenant = TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
-        let file = |flag: Option<PathBuf>, variable| flag.or_else(|| from_environment(variable).map(PathBuf::from));
-        let authorities = file(self.server_authorities, "RAPPORT_SERVER_AUTHORITIES");
+        let authorities = config.server_authorities;
         let authorities = authorities.map(|path| read("--server-authorities", &path)).transpose()?;
         let client = Client::over_tls(&url, Trust { authorities, identity: None }).map_err(|error| match error {
             SetupError::Address(_) => format!("--server must be an address such as http://127.0.0.1:50051, not {url}"),
             error => error.to_string(),
         })?;
-        let client = match file(self.key_file, "RAPPORT_KEY_FILE") {
+        let client = match config.key_file {
             Some(path) => client.with_token(String::from_utf8_lossy(&read("--key-file", &path)?).trim())?,
             None => client,
         };

@@ -1,29 +1,28 @@
 //! Commands that work on the database itself, and how they reach it.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use crate::{
-    config::{Config, Database, Flags, process_environment},
+    config::{Database, process_environment, read_database},
     embedded::{EmbeddedError, EmbeddedPostgres, url_of_running},
     scoring::DEFAULT,
     store::{Schema, Store, StoreError},
 };
 
-use super::{Failure, Finished, print};
+use super::{
+    Failure, Finished, print,
+    settings::{OfDatabase, SettingArguments},
+};
 
 #[derive(Args, Debug)]
 #[command(
     after_help = "Environment: DATABASE_URL (the PostgreSQL to work on; it may hold a password, so there is no flag for \
-                  it; --data-dir comes before it; without either, the private PostgreSQL of `rapport serve` is worked on), \
-                  RAPPORT_POSTGRES_BIN and RAPPORT_SYSTEM_POSTGRES (as for serve)."
+                  it; --data-dir comes before it; without either, the private PostgreSQL of `rapport serve` is worked on, \
+                  running or not)."
 )]
 pub(super) struct DatabaseArguments {
-    /// Work on the private PostgreSQL of this folder, running or not, instead of the database in DATABASE_URL
-    /// [env: RAPPORT_DATA_DIR]
-    #[arg(long, value_name = "FOLDER")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingArguments<OfDatabase>,
 }
 
 /// A store, and the private PostgreSQL below it when this process runs it.
@@ -35,22 +34,25 @@ pub(super) struct Opened {
 impl DatabaseArguments {
     /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running.
     pub(super) async fn open(self) -> Result<Opened, Failure> {
-        // Nothing listens here, so it does not matter where a server would.
-        let flags = Flags { data_dir: self.data_dir, insecure: true, ..Flags::default() };
-        let config = Config::read(flags, &process_environment)?;
-        let (url, postgres) = match config.database {
-            Database::Url(url) => (url, None),
-            Database::Embedded(options) => {
-                let data_dir = options.data_dir.clone();
-                match EmbeddedPostgres::start(options).await {
-                    Ok(postgres) => (postgres.database_url(), Some(postgres)),
-                    Err(EmbeddedError::FolderInUse { .. }) => (url_of_running(&data_dir)?, None),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        };
-        Ok(Opened { store: Store::new(&url, config.max_connections, &DEFAULT)?, postgres })
+        let (database, max_connections) = read_database(self.settings.flags, &process_environment)?;
+        open(database, max_connections).await
     }
+}
+
+/// Opens a database.
+pub(super) async fn open(database: Database, max_connections: u32) -> Result<Opened, Failure> {
+    let (url, postgres) = match database {
+        Database::Url(url) => (url, None),
+        Database::Embedded(options) => {
+            let data_dir = options.data_dir.clone();
+            match EmbeddedPostgres::start(options).await {
+                Ok(postgres) => (postgres.database_url(), Some(postgres)),
+                Err(EmbeddedError::FolderInUse { .. }) => (url_of_running(&data_dir)?, None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    Ok(Opened { store: Store::new(&url, max_connections, &DEFAULT)?, postgres })
 }
 
 impl Opened {

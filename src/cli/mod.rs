@@ -20,13 +20,17 @@ mod recipe;
 mod report;
 mod sample;
 mod serve;
+mod settings;
 mod show;
 
-use std::process::ExitCode;
+use std::{pin::Pin, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{config, telemetry};
+use crate::{
+    config::{LogConfig, process_environment},
+    telemetry::{self, Export},
+};
 
 /// Why a command failed; its sentence is for the user.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -101,41 +105,56 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// A command that is ready to run, and what it tells its operators.
+struct Ready {
+    log: LogConfig,
+    export: Export,
+    work: Pin<Box<dyn Future<Output = Result<Finished, Failure>>>>,
+}
+
+impl Ready {
+    /// A command that is a server's caller, or works beside it; only a server is worth tracing.
+    fn plain(work: impl Future<Output = Result<Finished, Failure>> + 'static) -> Result<Self, Failure> {
+        Ok(Self { log: LogConfig::read(&process_environment)?, export: Export::default(), work: Box::pin(work) })
+    }
+}
+
+fn ready(command: Command) -> Result<Ready, Failure> {
+    match command {
+        Command::Serve(arguments) => {
+            let (config, sample) = arguments.config()?;
+            let (log, export) = (config.log.clone(), config.export.clone());
+            Ok(Ready { log, export, work: Box::pin(serve::run(config, sample)) })
+        }
+        Command::Migrate(arguments) => Ready::plain(database::migrate(arguments)),
+        Command::Import(arguments) => Ready::plain(import::run(arguments)),
+        Command::Rank(arguments) => Ready::plain(rank::run(arguments)),
+        Command::Show(arguments) => Ready::plain(show::run(arguments)),
+        Command::Backtest(arguments) => Ready::plain(backtest::run(arguments)),
+        Command::Fit(arguments) => Ready::plain(fit::run(arguments)),
+        Command::Policy(arguments) => Ready::plain(policy::run(arguments)),
+        Command::Bench(arguments) => Ready::plain(bench::run(arguments)),
+        Command::Doctor(arguments) => Ready::plain(doctor::run(arguments)),
+        Command::Keys(arguments) => Ready::plain(async move { keys::run(&arguments) }),
+        Command::Rebuild(arguments) => Ready::plain(rebuild::run(arguments)),
+        Command::Completions { shell } => Ready::plain(async move {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rapport", &mut script);
+            print::line(String::from_utf8_lossy(&script).trim_end());
+            Ok(Finished::Well)
+        }),
+    }
+}
+
 fn start(command: Command) -> Result<Finished, Failure> {
-    let log = config::LogConfig::read(&config::process_environment)?;
-    let filter = log.filter.parse().map_err(|_| "RAPPORT_LOG must be a log filter such as info or rapport=debug")?;
-    // Only a server is worth tracing; the other commands are its callers.
-    let export = match command {
-        Command::Serve(_) => config::read_export(&config::process_environment)?,
-        _ => telemetry::Export::default(),
-    };
+    let Ready { log, export, work } = ready(command)?;
+    let filter = log.filter.parse()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let within = runtime.enter();
     // Dropped before the runtime however the command ends, also by a panic: it carries the last spans.
     let telemetry = telemetry::Telemetry::start(filter, log.format, &export)?;
     drop(within);
-    let finished = runtime.block_on(async {
-        match command {
-            Command::Serve(arguments) => serve::run(arguments).await,
-            Command::Migrate(arguments) => database::migrate(arguments).await,
-            Command::Import(arguments) => import::run(arguments).await,
-            Command::Rank(arguments) => rank::run(arguments).await,
-            Command::Show(arguments) => show::run(arguments).await,
-            Command::Backtest(arguments) => backtest::run(arguments).await,
-            Command::Fit(arguments) => fit::run(arguments).await,
-            Command::Policy(arguments) => policy::run(arguments).await,
-            Command::Bench(arguments) => bench::run(arguments).await,
-            Command::Doctor(arguments) => doctor::run(arguments).await,
-            Command::Keys(arguments) => keys::run(&arguments),
-            Command::Rebuild(arguments) => rebuild::run(arguments).await,
-            Command::Completions { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Cli::command(), "rapport", &mut script);
-                print::line(String::from_utf8_lossy(&script).trim_end());
-                Ok(Finished::Well)
-            }
-        }
-    });
+    let finished = runtime.block_on(work);
     drop(telemetry);
     // Blocking reads of a terminal may never end; they do not hold the process back.
     runtime.shutdown_background();

@@ -203,10 +203,10 @@ fn wrong_settings_are_all_reported_at_once() {
     let expected = [
         "RAPPORT_LISTEN",
         "RAPPORT_INSECURE",
-        "RAPPORT_MAX_CONNECTIONS",
         "RAPPORT_FUTURE_LIMIT_SECONDS",
         "RAPPORT_DRAIN_LIMIT_SECONDS",
         "DATABASE_URL",
+        "RAPPORT_MAX_CONNECTIONS",
     ];
     assert_eq!(named, expected, "{faults}");
     assert!(!faults.contains("secret"));
@@ -216,6 +216,9 @@ fn wrong_settings_are_all_reported_at_once() {
     assert!(
         serve(&[], &[("RAPPORT_LOG_FORMAT", "xml")]).starts_with("rapport: RAPPORT_LOG_FORMAT must be pretty or json")
     );
+    for files in [&["--access-file", "a"][..], &["--tls-certificate", "c", "--tls-key", "k"]] {
+        assert!(serve(&[&["--sample"], files].concat(), &[]).starts_with("rapport: --sample is for trying out"));
+    }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let url = ("DATABASE_URL", "postgresql://127.0.0.1:1/none");

@@ -15,7 +15,7 @@ use std::{
 use prost_types::Timestamp;
 use rapport::{
     app::App,
-    config::{Config, Database},
+    config::{Config, Database, LogConfig},
     domain::Kind,
     embedded::{EmbeddedOptions, EmbeddedPostgres},
     rpc::{AdmissionLimits, ConnectionLimits, TENANT_KEY, pb},
@@ -128,6 +128,7 @@ pub fn config(database_url: String) -> Config {
         metrics_listen: None,
         export: Export::default(),
         slow_statement: Duration::from_secs(1),
+        log: LogConfig::default(),
     }
 }
 

@@ -10,46 +10,11 @@ use std::{
     time::Duration,
 };
 
+use rapport::config::SETTINGS;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::{address, eventually};
-
-/// The program's settings in the environment.
-const VARIABLES: [&str; 32] = [
-    "DATABASE_URL",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_RESOURCE_ATTRIBUTES",
-    "OTEL_SERVICE_NAME",
-    "RAPPORT_ACCESS_FILE",
-    "RAPPORT_ANSWER_CACHE_MIB",
-    "RAPPORT_CONNECTION_AGE_SECONDS",
-    "RAPPORT_DATA_DIR",
-    "RAPPORT_DRAIN_LIMIT_SECONDS",
-    "RAPPORT_FUTURE_LIMIT_SECONDS",
-    "RAPPORT_HEALTH_LISTEN",
-    "RAPPORT_INSECURE",
-    "RAPPORT_KEY_FILE",
-    "RAPPORT_LISTEN",
-    "RAPPORT_LOG",
-    "RAPPORT_LOG_FORMAT",
-    "RAPPORT_MAX_CALLS",
-    "RAPPORT_MAX_CLIENT_CONNECTIONS",
-    "RAPPORT_MAX_CONNECTIONS",
-    "RAPPORT_METRICS_LISTEN",
-    "RAPPORT_POSTGRES_BIN",
-    "RAPPORT_SERVER",
-    "RAPPORT_SERVER_AUTHORITIES",
-    "RAPPORT_SHUTDOWN_DELAY_SECONDS",
-    "RAPPORT_SLOW_STATEMENT_MS",
-    "RAPPORT_SYSTEM_POSTGRES",
-    "RAPPORT_TENANT",
-    "RAPPORT_TENANT_CALLS",
-    "RAPPORT_TENANT_RATE",
-    "RAPPORT_TLS_CERTIFICATE",
-    "RAPPORT_TLS_CLIENT_AUTHORITIES",
-    "RAPPORT_TLS_KEY",
-];
 
 /// What became of a run: its exit code, and what it said.
 #[derive(Debug)]
@@ -77,8 +42,8 @@ impl Ran {
 /// The program with these arguments, reading nothing.
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rapport"));
-    for variable in VARIABLES {
-        command.env_remove(variable);
+    for setting in SETTINGS {
+        command.env_remove(setting.variable());
     }
     if let Some(folder) = std::env::var_os("RAPPORT_TEST_POSTGRES_BIN") {
         command.env("RAPPORT_POSTGRES_BIN", folder);

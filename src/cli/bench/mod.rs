@@ -187,7 +187,7 @@ impl Arguments {
             measured: Duration::from_secs(self.seconds.into()),
             seed: self.seed,
         };
-        let (tenant, clock) = (self.server.tenant_or("bench"), Clock::system());
+        let (tenant, clock) = (self.server.tenant_or("bench")?, Clock::system());
         let tenant = TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
         let server = self.server.clone();
         let servers: Result<Vec<_>, Failure> =
