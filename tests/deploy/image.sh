@@ -24,14 +24,15 @@ binary=${CARGO_TARGET_DIR:-target}/$target/${profile/#dev/debug}/rapport
 
 folder=$(mktemp -d)
 trap 'buildah rmi --storage-driver vfs "$image" >/dev/null 2>&1 || :; rm -rf "$folder"' EXIT
-install -D -t "$folder/image" "$binary"
+mkdir "$folder/image"
+strip --strip-debug -o "$folder/image/rapport" "$binary"
 install -D -m 0444 -t "$folder/image/etc/ssl/certs" "$roots"
 buildah build --quiet --storage-driver vfs --isolation chroot --file deploy/Dockerfile --tag "$image" \
   --build-context build="$folder" --build-arg VERSION="$("$binary" --version | cut -d' ' -f2)" \
   --build-arg REVISION="$(git rev-parse HEAD)" --build-arg CREATED="$(git log -1 --format=%cI)" . >/dev/null
 
 # Scanners find in the binary what it is made of.
-crates=$(syft --quiet scan "file:$binary" -o json | jq '[.artifacts[] | select(.type == "rust-crate")] | length')
+crates=$(syft --quiet scan "file:$folder/image/rapport" -o json | jq '[.artifacts[] | select(.type == "rust-crate")] | length')
 [ "$crates" -gt 100 ] || die "the binary names $crates crates"
 
 python3 tests/deploy/image.py "$image"
