@@ -19,8 +19,9 @@ use super::file::{beside, bounded};
 const MAX_BYTES: usize = 8 * 1024;
 /// How far the clocks of issuer and server may be apart, in seconds.
 const LEEWAY: i64 = 30;
-/// How many tokens are remembered that were found good.
-const REMEMBERED: usize = 4096;
+/// How many tokens are remembered whose signature was found good, and how many whose was not: shown again, neither costs
+/// another look at it, and bad ones never push out good ones.
+const REMEMBERED: (usize, usize) = (4096, 1024);
 /// Those that prove something about whoever signed: not those with a shared secret.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
@@ -56,9 +57,34 @@ pub(super) enum KeySource {
 pub(super) struct Tokens {
     pub source: KeySource,
     validation: Validation,
-    keys: RwLock<IssuerKeys>,
-    /// By the hash of the token: whose it is, and until when.
-    good: Cache<[u8; 32], (Arc<str>, i64)>,
+    known: RwLock<Arc<Known>>,
+}
+
+/// The issuer's keys, and what was found with them. Tokens go by their hashes.
+struct Known {
+    keys: IssuerKeys,
+    good: Cache<[u8; 32], Good>,
+    bad: Cache<[u8; 32], ()>,
+}
+
+/// A token that the issuer has signed: whose it is, from when on and until when.
+#[derive(Clone)]
+struct Good {
+    subject: Arc<str>,
+    from: i64,
+    until: i64,
+}
+
+impl Good {
+    fn subject_at(self, now: i64) -> Option<Arc<str>> {
+        (self.from..self.until).contains(&now).then_some(self.subject)
+    }
+}
+
+impl Known {
+    fn new(keys: IssuerKeys) -> Arc<Self> {
+        Arc::new(Self { keys, good: Cache::new(REMEMBERED.0), bad: Cache::new(REMEMBERED.1) })
+    }
 }
 
 /// The issuer's keys by their ids.
@@ -108,7 +134,7 @@ impl TokenRules {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Times are compared with the clock that is an argument.
         (validation.validate_exp, validation.validate_nbf) = (false, false);
-        Some(Tokens { source, validation, keys: RwLock::new(keys), good: Cache::new(REMEMBERED) })
+        Some(Tokens { source, validation, known: RwLock::new(Known::new(keys)) })
     }
 }
 
@@ -129,34 +155,90 @@ impl Tokens {
             return None;
         }
         let (now, _) = now.seconds_and_nanos();
-        let hash = *blake3::hash(token.as_bytes()).as_bytes();
-        if let Some((subject, until)) = self.good.get(&hash) {
-            return (now < until).then_some(subject);
+        let (hash, known) = (*blake3::hash(token.as_bytes()).as_bytes(), self.known());
+        if let Some(good) = known.good.get(&hash) {
+            return good.subject_at(now);
+        }
+        if known.bad.get(&hash).is_some() {
+            return None;
         }
         let header = decode_header(token).ok().filter(|header| self.validation.algorithms.contains(&header.alg))?;
-        let keys = self.keys();
-        let Some(key) = keys.get(header.kid.as_deref().unwrap_or_default()) else {
+        let Some(key) = known.keys.get(header.kid.as_deref().unwrap_or_default()) else {
             unknown_key();
             return None;
         };
         let validation = Validation { algorithms: vec![header.alg], ..self.validation.clone() };
-        let claims = decode::<Claims>(token, key, &validation).ok()?.claims;
-        let (from, until) = (claims.nbf.saturating_sub(LEEWAY), claims.exp.saturating_add(LEEWAY));
-        if !(from..until).contains(&now) {
+        let Ok(decoded) = decode::<Claims>(token, key, &validation) else {
+            known.bad.insert(hash, ());
             return None;
-        }
-        let subject: Arc<str> = Arc::from(claims.sub);
-        self.good.insert(hash, (Arc::clone(&subject), until));
-        Some(subject)
+        };
+        let Claims { sub, exp, nbf } = decoded.claims;
+        let (from, until) = (nbf.saturating_sub(LEEWAY), exp.saturating_add(LEEWAY));
+        let good = Good { subject: Arc::from(sub), from, until };
+        known.good.insert(hash, good.clone());
+        good.subject_at(now)
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn keys(&self) -> IssuerKeys {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.known().keys)
     }
 
     /// From here on these are the issuer's keys. What an older one signed is no longer good.
     pub(super) fn set_keys(&self, keys: IssuerKeys) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        self.good.clear();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::new(keys);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode, jwk::Jwk};
+    use serde_json::json;
+
+    use super::*;
+
+    /// An issuer's keys, and a token that it has signed; both name the key by this id.
+    pub(in crate::access) fn issued(id: &str, subject: &str) -> (String, String) {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = EncodingKey::from_ec_der(&pair.serialize_der());
+        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
+        public.common.key_id = Some(id.to_owned());
+        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::ES256) };
+        let claims = json!({"iss": "i", "aud": "a", "sub": subject, "exp": 1000, "nbf": 100});
+        (json!({"keys": [public]}).to_string(), encode(&header, &claims, &key).unwrap())
+    }
+
+    fn tokens(folder: &Path, keys: &str) -> Tokens {
+        std::fs::write(folder.join("keys.json"), keys).unwrap();
+        let rules = json!({"issuer": "i", "audience": "a", "algorithms": ["ES256"], "keys_file": "keys.json"});
+        let rules: TokenRules = serde_json::from_value(rules).unwrap();
+        rules.made(&folder.join("access.json"), &mut Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn a_signature_is_looked_at_once_whether_it_is_good_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((keys, good), (other, forged)) = (issued("one", "ours"), issued("one", "theirs"));
+        let tokens = tokens(folder.path(), &keys);
+        let subject = |token: &str, at| tokens.subject(token, Timestamp::from_seconds(at, 0).unwrap(), || {});
+        let known = tokens.known();
+        for _ in 0..2 {
+            assert_eq!(subject(&good, 50), None, "not yet");
+            assert_eq!(subject(&good, 500).as_deref(), Some("ours"));
+            assert_eq!(subject(&good, 1031), None, "no more");
+            assert_eq!(subject(&forged, 500), None);
+            assert_eq!((known.good.len(), known.bad.len()), (1, 1), "expired ones, too, are known again");
+        }
+        for number in 0..10_000 {
+            assert_eq!(subject(&format!("{forged}{number}"), 500), None);
+        }
+        assert!(known.bad.len() <= REMEMBERED.1 && known.good.len() == 1);
+        // With other keys everything is looked at anew.
+        tokens.set_keys(issuer_keys(&other).unwrap());
+        assert_eq!(subject(&good, 500), None);
+        assert_eq!(subject(&forged, 500).as_deref(), Some("theirs"));
     }
 }

@@ -14,7 +14,8 @@ use crate::{
 
 use super::{
     admission::{Admission, Turn},
-    answer, audit,
+    answer,
+    audit::Audit,
     connections::Peer,
     gate::Gate,
     page_token::{Place, Sealer, arguments},
@@ -27,6 +28,8 @@ pub(super) struct Handlers {
     pub service: Service,
     /// Who may call.
     pub access: Access,
+    /// What is noted of it.
+    pub audit: Audit,
     /// How much is taken on.
     pub admission: Admission,
     /// Open while the database can be worked with.
@@ -111,7 +114,7 @@ impl Handlers {
             certificate_names: peer(call).map(|peer| &*peer.certificate_names).unwrap_or_default(),
         };
         let admitted = self.access.admit(&shown, named, right, self.service.now());
-        audit::note(right, &admitted);
+        self.audit.note(right, &admitted);
         Ok(admitted.map_err(|refusal| status::of_refusal(&refusal))?.tenant)
     }
 

@@ -12,6 +12,7 @@ use crate::{access::Access, service::Service};
 
 use super::{
     admission::{Admission, AdmissionLimits},
+    audit::Audit,
     connections::{self, ConnectionLimits},
     gate::Gate,
     handlers::Handlers,
@@ -68,7 +69,8 @@ impl Rpc {
         reporter.set_service_status("liveness", ServingStatus::Serving).await;
         let health = Health(reporter, CancellationToken::new());
         health.set_ready(false).await;
-        let handlers = Handlers { service, access, admission: Admission::new(admission), gate };
+        let (audit, admission) = (Audit::default(), Admission::new(admission));
+        let handlers = Handlers { service, access, audit, admission, gate };
         Self { handlers, health, health_server }
     }
 
