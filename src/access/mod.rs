@@ -21,6 +21,7 @@ use crate::domain::{TenantId, Timestamp};
 
 pub use file::AccessError;
 pub use key::{Key, KeyEntry};
+pub use refresh::Examined;
 
 use file::Document;
 use token::Tokens;

@@ -50,6 +50,28 @@ impl Access {
     }
 }
 
+/// What an access file comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// How many principals it names.
+    pub principals: usize,
+    /// How many keys the issuer of tokens has; `None` where no tokens are taken.
+    pub issuer_keys: Option<usize>,
+}
+
+impl Access {
+    /// What the file comes to, once the issuer of tokens has been asked for its keys; `None` where nobody is asked.
+    pub async fn examine(&self) -> Option<Examined> {
+        let guard = self.0.as_ref()?;
+        if let Some(url) = guard.issuer_url() {
+            guard.ask(url).await;
+        }
+        let rules = guard.rules();
+        let issuer_keys = rules.tokens.as_ref().map(|tokens| tokens.keys().len());
+        Some(Examined { principals: rules.principals.len(), issuer_keys })
+    }
+}
+
 impl Guard {
     /// What stands in the files now; `None` for one that cannot be read.
     fn texts(&self) -> [Option<String>; 2] {
@@ -105,4 +127,87 @@ fn fetched(url: &str) -> Option<IssuerKeys> {
     let mut text = String::new();
     answer.body_mut().as_reader().take(MAX_ANSWER).read_to_string(&mut text).ok()?;
     issuer_keys(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        net::TcpListener,
+        sync::atomic::AtomicUsize,
+    };
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        access::{Credentials, Right, token::tests::issued},
+        domain::Timestamp,
+    };
+
+    /// An issuer that counts how often it is asked for its keys.
+    fn issuer(keys: String) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                let _ = lines.by_ref().find(String::is_empty);
+                count.fetch_add(1, Ordering::Relaxed);
+                let length = keys.len();
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{keys}")
+                    .unwrap();
+            }
+        });
+        (url, asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_not_known_makes_the_issuer_be_asked_again_but_not_often() {
+        let ((keys, good), (_, unknown)) = (issued("one", "ours"), issued("two", "ours"));
+        let (url, asked) = issuer(keys);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.json");
+        let document = json!({
+            "principals": [{"name": "crm", "subjects": ["ours"], "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}],
+            "tokens": {"issuer": "i", "audience": "a", "algorithms": ["ES256"], "keys_url": url},
+        });
+        std::fs::write(&path, document.to_string()).unwrap();
+        let access = Access::guarded(&path).unwrap();
+        let following = tokio::spawn(access.clone().follow());
+        let shows = |token: &str| {
+            let shown = Credentials { bearer: Some(token), ..Credentials::default() };
+            access.admit(&shown, None, Right::Rank, Timestamp::from_seconds(500, 0).unwrap()).is_ok()
+        };
+        let asked = || asked.load(Ordering::Relaxed);
+        sleep(ASK.1 * 3).await;
+        assert!(asked() == 1 && shows(&good) && asked() == 1, "asked {} times", asked());
+        assert!(!shows(&unknown));
+        sleep(LOOK * 2).await;
+        assert_eq!(asked(), 2, "a key that is not known is asked for");
+        for _ in 0..60 {
+            assert!(!shows(&unknown) && shows(&good));
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!((3..=4).contains(&asked()), "within a minute at most twice more, and not {}", asked());
+        let before = asked();
+        sleep(ASK.0.saturating_sub(ASK.1 * 2)).await;
+        assert!(asked() <= before + 1, "then not again before its time");
+        following.abort();
+    }
+
+    #[test]
+    fn files_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.json");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(4 * 1024 * 1024 + 1).unwrap();
+        let told = Access::guarded(&path).unwrap_err().to_string();
+        assert_eq!(told, "the access file cannot be read: it is larger than 4 MiB");
+        file.set_len(4 * 1024 * 1024).unwrap();
+        assert!(Access::guarded(&path).unwrap_err().to_string().contains("line 1, column"));
+    }
 }

@@ -78,7 +78,7 @@ enum Command {
     Policy(policy::Arguments),
     /// Put a running server under load, and measure it next to the same work in SQL written by hand
     Bench(bench::Arguments),
-    /// Check a deployment's database and its settings, and say what to do
+    /// Check a deployment's settings, their files and its database, and say what to do
     Doctor(doctor::Arguments),
     /// Make keys for callers
     Keys(keys::Arguments),
@@ -134,7 +134,11 @@ fn ready(command: Command) -> Result<Ready, Failure> {
         Command::Fit(arguments) => Ready::plain(fit::run(arguments)),
         Command::Policy(arguments) => Ready::plain(policy::run(arguments)),
         Command::Bench(arguments) => Ready::plain(bench::run(arguments)),
-        Command::Doctor(arguments) => Ready::plain(doctor::run(arguments)),
+        Command::Doctor(arguments) => {
+            let config = arguments.config();
+            let log = config.as_ref().map_or_else(|_| LogConfig::default(), |config| config.log.clone());
+            Ok(Ready { log, export: Export::default(), work: Box::pin(doctor::run(arguments, config)) })
+        }
         Command::Keys(arguments) => Ready::plain(async move { keys::run(&arguments) }),
         Command::Rebuild(arguments) => Ready::plain(rebuild::run(arguments)),
         Command::Completions { shell } => Ready::plain(async move {

@@ -32,7 +32,7 @@ pub use gate::Gate;
 pub use page_token::Sealer;
 pub use request::interaction;
 pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES, ServeError};
-pub use tls::{Tls, TlsError, TlsFiles};
+pub use tls::{Certificate, Tls, TlsError, TlsFiles};
 
 /// The metadata key that names the tenant.
 pub const TENANT_KEY: &str = "rapport-tenant";

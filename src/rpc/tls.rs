@@ -2,6 +2,7 @@
 //! Connections that are open keep what they began with.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -18,7 +19,7 @@ use tokio_rustls::{
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{service::Clock, telemetry::Metrics};
+use crate::{domain::Timestamp, service::Clock, telemetry::Metrics};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -57,6 +58,29 @@ pub enum TlsError {
     Unfit(String),
 }
 
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The DNS names, addresses and URIs it is for.
+    pub names: Vec<String>,
+    /// From when it holds, in seconds since 1970.
+    pub begins: i64,
+    /// Until when, in seconds since 1970.
+    pub ends: i64,
+}
+
+impl Certificate {
+    /// How long it still holds.
+    pub fn left(&self, now: Timestamp) -> Duration {
+        Duration::from_secs(u64::try_from(self.ends - now.seconds_and_nanos().0).unwrap_or(0))
+    }
+
+    /// Whether it is time for another.
+    pub fn ends_soon(&self, now: Timestamp) -> bool {
+        self.left(now) < WARN.0
+    }
+}
+
 /// What is spoken with those who connect from now on.
 #[derive(Debug)]
 pub struct Tls {
@@ -85,7 +109,7 @@ impl Texts {
 #[derive(Clone, Debug)]
 struct Current {
     config: Arc<ServerConfig>,
-    ends: i64,
+    certificate: Certificate,
 }
 
 impl Tls {
@@ -100,13 +124,12 @@ impl Tls {
     /// nothing, and is logged.
     pub async fn follow(self: Arc<Self>, clock: Clock, metrics: Metrics) {
         let (mut seen, mut warned) = (Ok(self.begun), None::<Instant>);
-        metrics.certificate_ends(self.ends());
+        metrics.certificate_ends(self.certificate().ends);
         loop {
-            let (now, _) = clock.now().seconds_and_nanos();
-            let left = Duration::from_secs(u64::try_from(self.ends() - now).unwrap_or(0));
-            if left < WARN.0 && warned.is_none_or(|warned| warned.elapsed() >= WARN.1) {
+            let (certificate, now) = (self.certificate(), clock.now());
+            if certificate.ends_soon(now) && warned.is_none_or(|warned| warned.elapsed() >= WARN.1) {
                 warned = Some(Instant::now());
-                tracing::warn!(left_s = left.as_secs(), "the TLS certificate ends soon");
+                tracing::warn!(left_s = certificate.left(now).as_secs(), "the TLS certificate ends soon");
             }
             sleep(LOOK).await;
             let texts = read(&self.files);
@@ -117,8 +140,9 @@ impl Tls {
             seen = hash;
             match texts.and_then(|texts| made(&texts)) {
                 Ok(now) => {
-                    tracing::info!(ends_unix_s = now.ends, "the TLS certificate has changed, and is shown");
-                    metrics.certificate_ends(now.ends);
+                    let ends = now.certificate.ends;
+                    tracing::info!(ends_unix_s = ends, "the TLS certificate has changed, and is shown");
+                    metrics.certificate_ends(ends);
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = now;
                 }
                 Err(error) => tracing::error!("the TLS files have changed, and cannot be followed: {error}"),
@@ -126,9 +150,9 @@ impl Tls {
         }
     }
 
-    /// When the certificate ends, in seconds since 1970.
-    pub fn ends(&self) -> i64 {
-        self.current().ends
+    /// What the certificate that is shown says of itself.
+    pub fn certificate(&self) -> Certificate {
+        self.current().certificate
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -149,9 +173,9 @@ fn read(files: &TlsFiles) -> Result<Texts, TlsError> {
     })
 }
 
-fn made(Texts { certificate, key, authorities }: &Texts) -> Result<Current, TlsError> {
-    let chain = certificates("certificate", certificate)?;
-    let ends = chain.first().and_then(|first| end_of(first)).ok_or(TlsError::Empty("certificate"))?;
+fn made(Texts { certificate: chain, key, authorities }: &Texts) -> Result<Current, TlsError> {
+    let chain = certificates("certificate", chain)?;
+    let certificate = chain.first().and_then(|first| described(first)).ok_or(TlsError::Empty("certificate"))?;
     let private = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Empty("key"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let unfit = |error: &dyn std::fmt::Display| TlsError::Unfit(error.to_string());
@@ -171,7 +195,7 @@ fn made(Texts { certificate, key, authorities }: &Texts) -> Result<Current, TlsE
     };
     let mut config = builder.with_single_cert(chain, private).map_err(|error| unfit(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Current { config: Arc::new(config), ends })
+    Ok(Current { config: Arc::new(config), certificate })
 }
 
 fn text(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, TlsError> {
@@ -187,19 +211,73 @@ fn certificates(what: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'s
     found.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Empty(what))
 }
 
-fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
-    X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+fn described(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let validity = parsed.validity();
+    let (begins, ends) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    let names = alternatives(certificate, |name| match name {
+        GeneralName::IPAddress(bytes) => <[u8; 4]>::try_from(*bytes)
+            .map(IpAddr::from)
+            .or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
+            .ok()
+            .map(|address| address.to_string()),
+        name => dns_or_uri(name),
+    });
+    Some(Certificate { names, begins, ends })
 }
 
 /// The DNS names and URIs that a certificate is for.
 pub(super) fn names_in(certificate: &CertificateDer<'_>) -> Vec<String> {
+    alternatives(certificate, dns_or_uri)
+}
+
+fn dns_or_uri(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
+        _ => None,
+    }
+}
+
+fn alternatives(certificate: &CertificateDer<'_>, named: impl Fn(&GeneralName<'_>) -> Option<String>) -> Vec<String> {
     let parsed = X509Certificate::from_der(certificate).ok().map(|(_, parsed)| parsed);
     let alternatives = parsed.as_ref().and_then(|parsed| parsed.subject_alternative_name().ok().flatten());
-    let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
-    names
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
-            _ => None,
-        })
-        .collect()
+    alternatives.iter().flat_map(|extension| &extension.value.general_names).filter_map(named).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::rpc) fn files(folder: &std::path::Path) -> TlsFiles {
+        let certified =
+            rcgen::generate_simple_self_signed(["a.example.org".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let path = |name: &str| folder.join(name);
+        std::fs::write(path("crt"), certified.cert.pem()).unwrap();
+        std::fs::write(path("key"), certified.signing_key.serialize_pem()).unwrap();
+        TlsFiles { certificate: path("crt"), key: path("key"), client_authorities: None }
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_its_names_and_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = Tls::load(files(folder.path())).unwrap().certificate();
+        assert_eq!(certificate.names, ["a.example.org", "127.0.0.1"]);
+        let before = |days: i64| Timestamp::from_seconds(certificate.ends - days * 86_400, 0).unwrap();
+        assert!(certificate.begins < certificate.ends && !certificate.ends_soon(before(15)));
+        assert!(certificate.ends_soon(before(13)) && certificate.left(before(-1)) == Duration::ZERO);
+    }
+
+    #[test]
+    fn files_are_bounded_and_fit_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        let refused = |files: &TlsFiles| Tls::load(files.clone()).unwrap_err().to_string();
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        std::fs::write(&files.key, other).unwrap();
+        assert!(refused(&files).starts_with("the TLS files do not fit together"));
+        std::fs::File::create(&files.key).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(refused(&files).starts_with("the TLS key cannot be read: file too large"), "{}", refused(&files));
+        std::fs::File::create(&files.key).unwrap().set_len(MAX_BYTES).unwrap();
+        assert_eq!(refused(&files), "the TLS key holds nothing of that kind in PEM");
+    }
 }

@@ -1,4 +1,4 @@
-//! `rapport doctor` on databases that are well, and on damaged ones.
+//! `rapport doctor` on databases, settings and files that are well, and on damaged ones.
 
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
@@ -29,7 +29,12 @@ fn examine(url: &str, arguments: &[&str]) -> Ran {
 
 /// What it finds, with its advice, besides what is set to be quick.
 fn findings(url: &str) -> Vec<(String, String)> {
-    let ran = examine(url, &["--json"]).expect(3);
+    findings_with(url, &[])
+}
+
+/// Likewise, with these flags.
+fn findings_with(url: &str, arguments: &[&str]) -> Vec<(String, String)> {
+    let ran = examine(url, &[&["--json"], arguments].concat()).expect(3);
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
     let found = report["checks"].as_array().unwrap().iter().filter(|check| check["fine"] == false);
@@ -89,9 +94,10 @@ async fn privileges_that_a_role_lacks_are_found() {
     execute(&url, granted).await;
     let limited = url.replacen("//rapport@", &format!("//{role}@"), 1);
     assert_ne!(limited, url);
-    let advice = format!("GRANT INSERT on ledger TO {role}; GRANT UPDATE on tie TO {role};");
-    assert_eq!(findings(&limited), [("privileges".to_owned(), advice.clone())]);
-    execute(&url, advice).await;
+    let advice = format!("run `rapport migrate --grant-to {role}` as the role that owns the tables");
+    assert_eq!(findings(&limited), [("privileges".to_owned(), advice)]);
+    let granted = program(&["migrate", "--grant-to", &role]).env("DATABASE_URL", &url).output().unwrap();
+    Ran::from(granted).expect(0);
     assert_eq!(findings(&limited), []);
     execute(&url, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
@@ -100,4 +106,68 @@ async fn privileges_that_a_role_lacks_are_found() {
 async fn a_database_that_is_not_there_is_found() {
     let ran = examine("postgresql://nobody@localhost/nothing?host=/nonexistent/socket&sslmode=disable", &[]).expect(3);
     assert!(ran.out.contains("see that PostgreSQL runs") && ran.out.ends_with("1 finding.\n"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn settings_that_keep_a_server_from_starting_are_found() {
+    let (url, folder) = (database(true).await, tempfile::tempdir().unwrap());
+    let file = folder.path().join("rapport.toml");
+    std::fs::write(&file, "max_calls = 1\nmax_cals = 1\n").unwrap();
+    let path = file.to_str().unwrap();
+    let ran = examine(&url, &["--settings", path, "--listen", "0.0.0.0:1", "--drain-limit-seconds", "-1"]).expect(3);
+    let words = ran.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [":2: max_cals is no setting", "must be a loopback address", "--drain-limit-seconds must be"] {
+        assert!(ran.out.contains(part) || words.contains(part), "{part} in {}", ran.out);
+    }
+    assert!(ran.out.ends_with("3 findings.\n"), "which database the file means cannot be told: {}", ran.out);
+    std::fs::write(&file, "max_calls = 1\n").unwrap();
+    let named = findings_with(&url, &["--settings", path, "--max-calls", "0"]);
+    assert!(named.len() == 1 && named[0].0 == "settings", "{named:?}");
+    let ran = examine(&url, &["--max-calls", "0"]).expect(3);
+    assert!(ran.out.contains("a primary") && ran.out.ends_with("3 findings.\n"), "it is looked at all the same");
+    assert_eq!(findings_with(&url, &["--settings", path]), []);
+}
+
+#[tokio::test]
+async fn certificates_that_callers_would_refuse_are_found() {
+    let (url, folder) = (database(true).await, tempfile::tempdir().unwrap());
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("crt"), path("key"));
+    let examined = |names: &[&str], days: std::ops::Range<i64>| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+        let after = |days| time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        (parameters.not_before, parameters.not_after) = (after(days.start), after(days.end));
+        let pair = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&certificate, parameters.self_signed(&pair).unwrap().pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        findings_with(&url, &["--tls-certificate", &certificate, "--tls-key", &key])
+    };
+    let finding = |advice: &str| [("TLS".to_owned(), advice.to_owned())];
+    assert_eq!(examined(&["a.example.org"], -1..30), []);
+    assert_eq!(examined(&["a.example.org"], -1..3), finding("renew it; a server shows the new one without a restart"));
+    assert_eq!(examined(&["a.example.org"], -9..-3), finding("renew it; a server shows the new one without a restart"));
+    assert_eq!(examined(&["a.example.org"], 1..30), finding("it does not hold yet: wait, or look at the clock"));
+    assert_eq!(examined(&[], -1..30), finding("give it the names by which callers reach the server"));
+    std::fs::write(&key, "nothing").unwrap();
+    let found = findings_with(&url, &["--tls-certificate", &certificate, "--tls-key", &key]);
+    assert_eq!(found, finding("put it right: `rapport serve` would not start"));
+}
+
+#[tokio::test]
+async fn an_access_file_that_lets_nobody_in_is_found() {
+    let (url, folder) = (database(true).await, tempfile::tempdir().unwrap());
+    let file = folder.path().join("access.json");
+    let examined = |document: &str| {
+        std::fs::write(&file, document).unwrap();
+        findings_with(&url, &["--access-file", file.to_str().unwrap()])
+    };
+    let names = |found: Vec<(String, String)>| found.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let principal = r#"{"name": "crm", "certificates": ["crm.example.org"], "grants": []}"#;
+    let tokens =
+        r#""tokens": {"issuer": "i", "audience": "a", "algorithms": ["ES256"], "keys_url": "http://127.0.0.1:1"}"#;
+    assert_eq!(examined(&format!(r#"{{"principals": [{principal}]}}"#)), []);
+    assert_eq!(names(examined(r#"{"principals": []}"#)), ["access file"]);
+    assert_eq!(names(examined("{")), ["access file"]);
+    assert_eq!(names(examined(&format!(r#"{{"principals": [{principal}], {tokens}}}"#))), ["token issuer"]);
 }

@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     Finding(String),
 }
 
-fn check(name: &'static str, found: impl Into<String>, is_fine: bool, advice: impl Into<String>) -> Check {
+pub(super) fn check(name: &'static str, found: impl Into<String>, is_fine: bool, advice: impl Into<String>) -> Check {
     let outcome = if is_fine { Outcome::Fine } else { Outcome::Finding(advice.into()) };
     Check { name, found: found.into(), outcome }
 }
@@ -119,8 +119,8 @@ fn privileges(condition: &Condition) -> Check {
     if missing.is_empty() {
         return check("privileges", "no tables", false, "run `rapport migrate`");
     }
-    let grants: Vec<String> = missing.iter().map(|privilege| format!("GRANT {privilege} TO {role};")).collect();
-    check("privileges", format!("{role} lacks {}", missing.join(", ")), false, grants.join(" "))
+    let advice = format!("run `rapport migrate --grant-to {role}` as the role that owns the tables");
+    check("privileges", format!("{role} lacks {}", missing.join(", ")), false, advice)
 }
 
 /// A server may open as many connections as it is told to; two of them at once during a rolling restart.
@@ -263,7 +263,8 @@ mod tests {
         let missing = vec![("change".to_owned(), Some("DELETE".to_owned())), ("tie".to_owned(), None)];
         let found = privileges(&Condition { missing_privileges: missing, ..sound() });
         assert_eq!(found.found, "rapport lacks DELETE on change");
-        assert_eq!(found.outcome, Outcome::Finding("GRANT DELETE on change TO rapport;".to_owned()));
+        let advice = "run `rapport migrate --grant-to rapport` as the role that owns the tables";
+        assert_eq!(found.outcome, Outcome::Finding(advice.to_owned()));
     }
 
     #[test]

@@ -1,28 +1,71 @@
-//! `rapport doctor`: look at a deployment's database, and say what is to be done about it. Nothing is changed.
+//! `rapport doctor`: look at a deployment's settings, the files they name and its database, and say what is to be done about
+//! them. Nothing is changed.
 
 mod checks;
+mod files;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::service::Clock;
+use crate::{
+    config::{Config, ConfigError, process_environment, read_database},
+    service::Clock,
+};
 
-use super::{Failure, Finished, database, print};
+use super::{
+    Failure, Finished, database, print,
+    settings::{OfServer, SettingArguments},
+};
 
 use checks::{Check, Outcome};
 
 #[derive(Args, Debug)]
+#[command(
+    after_help = "It takes the settings of `rapport serve`: flags, environment and settings file. DATABASE_URL names the \
+                  database to look at; without it that is the private one, running or not."
+)]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    database: database::DatabaseArguments,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: SettingArguments<OfServer>,
 }
 
-pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
-    let opened = arguments.database.open().await?;
+impl Arguments {
+    /// What a server would be told, or why it would not start.
+    pub(super) fn config(&self) -> Result<Config, ConfigError> {
+        Config::read(self.settings.flags.clone(), &process_environment)
+    }
+}
+
+pub(super) async fn run(arguments: Arguments, config: Result<Config, ConfigError>) -> Result<Finished, Failure> {
     let clock = Clock::system();
+    let mut checks = files::settings(&config);
+    // A bad setting keeps nobody from looking at the database, as long as it is clear which one is meant.
+    let target = match config {
+        Ok(config) => {
+            checks.extend(config.tls.map(|tls| files::tls(tls, clock.now())));
+            if let Some(file) = &config.access_file {
+                checks.extend(files::access(file).await);
+            }
+            Some((config.database, config.max_connections))
+        }
+        Err(_) => read_database(arguments.settings.flags, &process_environment).ok(),
+    };
+    if let Some((database, max_connections)) = target {
+        checks.extend(database_checks(database::open(database, max_connections).await, &clock).await);
+    }
+    report(&checks, arguments.json);
+    let is_well = checks.iter().all(|check| matches!(check.outcome, Outcome::Fine));
+    Ok(if is_well { Finished::Well } else { Finished::WithFindings })
+}
+
+async fn database_checks(opened: Result<database::Opened, Failure>, clock: &Clock) -> Vec<Check> {
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(failure) => return vec![checks::unreached(&failure.to_string())],
+    };
     let checks = match opened.store.condition(|| clock.now()).await {
         Ok(condition) => {
             let schema = opened.store.check_schema().await;
@@ -31,9 +74,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         Err(error) => vec![checks::unreached(&error.with_causes())],
     };
     opened.close().await;
-    report(&checks, arguments.json);
-    let is_well = checks.iter().all(|check| matches!(check.outcome, Outcome::Fine));
-    Ok(if is_well { Finished::Well } else { Finished::WithFindings })
+    checks
 }
 
 fn report(checks: &[Check], as_json: bool) {
