@@ -1,6 +1,6 @@
 //! A server's life: settings, store, use cases, gRPC, and an orderly end. Everything is wired here and nowhere else.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -83,6 +83,9 @@ impl App {
         let metrics = Metrics::start(&config.export, config.metrics_listen.is_some())?;
         metrics.started(clock.now().seconds_and_nanos().0);
         metrics.set_ready(false);
+        if let Cow::Borrowed(version) = DEFAULT.version {
+            metrics.policy_built_in(version);
+        }
         let (scraped, metrics_address) = offer(config.metrics_listen, &metrics).await?;
         let (url, postgres) = match config.database {
             Database::Url(url) => (url, None),

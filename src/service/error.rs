@@ -73,8 +73,7 @@ impl From<StoreError> for ServiceError {
 impl From<WriteError> for ServiceError {
     fn from(error: WriteError) -> Self {
         match &error {
-            WriteError::QueueFull => Self::Overloaded(error.into()),
-            WriteError::Late => Self::Unavailable(error.into()),
+            WriteError::QueueFull | WriteError::Late => Self::Overloaded(error.into()),
             WriteError::Stopped => Self::ShuttingDown,
             WriteError::Store(source) if matches!(**source, StoreError::Busy) => Self::Overloaded(error.into()),
             WriteError::Store(source) if source.is_passing() => Self::Unavailable(error.into()),

@@ -5,6 +5,7 @@
 
 mod absorb;
 mod baseline;
+mod batch;
 mod changes;
 mod commitment;
 mod conclude;

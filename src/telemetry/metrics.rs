@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
@@ -52,8 +52,12 @@ struct Instruments {
     ready: Gauge<u64>,
     /// Up and down with every entry: an atomic is read when somebody asks.
     queued: Arc<AtomicI64>,
+    oldest: Oldest,
     pending: Arc<AtomicI64>,
 }
+
+/// Since when the entry waits that waits longest.
+type Oldest = Arc<Mutex<Option<Instant>>>;
 
 impl Drop for Instruments {
     /// Ended by us, the provider has nothing to log about; what has been ended already stays so.
@@ -95,6 +99,7 @@ impl Metrics {
         let (queued, pending) = (Arc::default(), Arc::default());
         observe(&meter, names::QUEUE_LENGTH, &queued);
         observe(&meter, names::CONNECTION_PENDING, &pending);
+        let oldest = age(&meter, names::QUEUE_OLDEST);
         let metrics = Self(Arc::new(Instruments {
             call_duration: seconds(&meter, names::CALL_DURATION),
             operation_duration: seconds(&meter, names::OPERATION_DURATION),
@@ -107,6 +112,7 @@ impl Metrics {
             answer_lookups: counter(&meter, names::ANSWER_LOOKUPS),
             ready: gauge(&meter, names::READY),
             queued,
+            oldest,
             pending,
             provider,
             registry,
@@ -184,6 +190,11 @@ impl Metrics {
         self.0.queued.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Since when the entry waits that waits longest; `None` when none waits.
+    pub fn waits_since(&self, oldest: Option<Instant>) {
+        *self.0.oldest.lock().unwrap_or_else(PoisonError::into_inner) = oldest;
+    }
+
     /// A batch begins with so many entries, of which one waited that long, and none longer.
     pub fn batch_begun(&self, entries: usize, longest_wait: Duration) {
         self.0.queued.fetch_sub(i64::try_from(entries).unwrap_or(i64::MAX), Ordering::Relaxed);
@@ -212,6 +223,11 @@ impl Metrics {
     /// Whether calls can be served.
     pub fn set_ready(&self, ready: bool) {
         self.0.ready.record(u64::from(ready), &[]);
+    }
+
+    /// This version of the policy is built in.
+    pub fn policy_built_in(&self, version: &'static str) {
+        gauge(&self.0.meter, names::POLICY).record(1, &[KeyValue::new(names::POLICY_VERSION, version)]);
     }
 
     /// The server started then, in seconds since 1970.
@@ -271,6 +287,20 @@ fn observe(meter: &Meter, Metric { name, unit, about }: Metric, number: &Arc<Ato
     let instrument = meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(about);
     // Those who count down may come before those who count up.
     instrument.with_callback(move |observer| observer.observe(number.load(Ordering::Relaxed).max(0), &[])).build();
+}
+
+/// Shows how long ago something was.
+fn age(meter: &Meter, Metric { name, unit, about }: Metric) -> Oldest {
+    let oldest = Oldest::default();
+    let seen = Arc::clone(&oldest);
+    let instrument = meter.f64_observable_gauge(name).with_unit(unit).with_description(about);
+    instrument
+        .with_callback(move |observer| {
+            let oldest = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+            observer.observe(oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()), &[]);
+        })
+        .build();
+    oldest
 }
 
 fn seconds(meter: &Meter, Metric { name, unit, about }: Metric) -> Histogram<f64> {

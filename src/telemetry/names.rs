@@ -37,6 +37,8 @@ pub const BATCH_SIZE: &str = "rapport.batch.size";
 pub const BATCH_ATTEMPTS: &str = "rapport.batch.attempts";
 /// What became of an entry: an [`EntryOutcome`].
 pub const ENTRY_OUTCOME: &str = "rapport.entry.outcome";
+/// The version of the policy that is built into the program, never of one that a tenant has published.
+pub const POLICY_VERSION: &str = "rapport.policy.version";
 /// What a look for a kept answer came to: `hit` or `miss`.
 pub const LOOKUP_RESULT: &str = "rapport.lookup.result";
 
@@ -88,11 +90,17 @@ pub const QUEUE_LENGTH: Metric =
 /// A histogram.
 pub const QUEUE_AGE: Metric =
     metric("rapport.writer.queue.age", "s", "How long the entry of a batch had waited that waited longest");
+/// How old the oldest entry is that waits; 0 when none does.
+pub const QUEUE_OLDEST: Metric =
+    metric("rapport.writer.queue.oldest", "s", "How long the entry has waited by now that waits longest");
 /// A counter by [`ENTRY_OUTCOME`].
 pub const ENTRIES: Metric = metric("rapport.ledger.entries", "{entry}", "What became of entries for the ledger");
 /// A counter by [`LOOKUP_RESULT`].
 pub const ANSWER_LOOKUPS: Metric =
     metric("rapport.answers.lookups", "{lookup}", "Rankings looked for among the answers that are kept");
+/// Always 1, by [`POLICY_VERSION`]: of servers that differ in it, scores differ.
+pub const POLICY: Metric =
+    metric("rapport.policy.built_in", "", "The scoring policy of tenants that have published none, by its version");
 /// 1 when ready, else 0.
 pub const READY: Metric = metric("rapport.ready", "", "Whether calls can be served");
 /// Seconds since 1970.
@@ -152,11 +160,13 @@ pub enum EntryOutcome {
     Conflict,
     /// It was not recorded.
     Failed,
+    /// It waited too long, or until nobody wanted it any more; it was not tried.
+    Dropped,
 }
 
 impl EntryOutcome {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Recorded, Self::Replayed, Self::Conflict, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Recorded, Self::Replayed, Self::Conflict, Self::Failed, Self::Dropped];
 
     /// What it is called.
     pub const fn as_str(self) -> &'static str {
@@ -165,6 +175,7 @@ impl EntryOutcome {
             Self::Replayed => "replayed",
             Self::Conflict => "conflict",
             Self::Failed => "failed",
+            Self::Dropped => "dropped",
         }
     }
 }

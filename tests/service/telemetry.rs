@@ -167,7 +167,7 @@ async fn a_stream_is_one_span_and_only_known_methods_are_named() {
 }
 
 /// The metrics that a server has after it has recorded and ranked something.
-const METRICS: [names::Metric; 15] = [
+const METRICS: [names::Metric; 17] = [
     names::CALL_DURATION,
     names::OPERATION_DURATION,
     names::CONNECTION_COUNT,
@@ -177,9 +177,11 @@ const METRICS: [names::Metric; 15] = [
     names::BATCH_SIZES,
     names::QUEUE_LENGTH,
     names::QUEUE_AGE,
+    names::QUEUE_OLDEST,
     names::ENTRIES,
     names::ANSWER_LOOKUPS,
     names::READY,
+    names::POLICY,
     names::PROCESS_START,
     names::BATCH_RETRIES,
     names::CONNECTION_TIMEOUTS,
