@@ -12,6 +12,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -75,9 +76,7 @@ pub(super) async fn serve<S>(
             match tls {
                 None => speak(stream, Arc::default(), age, going_away, service).await,
                 Some(tls) => {
-                    let shaken =
-                        going_away.run_until_cancelled(timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(stream)));
-                    if let Some(Ok(Ok(stream))) = shaken.await {
+                    if let Some(Some(stream)) = going_away.run_until_cancelled(shaken(&tls, stream)).await {
                         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                         let names = shown.map(names_in).unwrap_or_default();
                         speak(stream, names.into(), age, going_away, service).await;
@@ -90,6 +89,14 @@ pub(super) async fn serve<S>(
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// The connection once TLS is spoken on it, unless that takes too long.
+async fn shaken<I>(tls: &Tls, stream: I) -> Option<TlsStream<I>>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(stream)).await.ok()?.ok()
 }
 
 /// The next connection, as soon as there is room for it.
@@ -155,4 +162,31 @@ fn about(time: Duration) -> Duration {
     // Without randomness it is merely not spread.
     let _ = getrandom::fill(&mut random);
     time * 9 / 10 + time * u32::from(random[0]) / 1275
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt as _, time::Instant};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_takes_too_long_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls::load(crate::rpc::tls::tests::files(folder.path())).unwrap();
+        let (mut caller, stream) = tokio::io::duplex(4096);
+        // One byte a second is no handshake, and no end either.
+        let dawdling = tokio::spawn(async move {
+            for byte in [0x16, 3, 1, 2, 0].into_iter().chain(std::iter::repeat(1)) {
+                if caller.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let begun = Instant::now();
+        assert!(shaken(&tls, stream).await.is_none());
+        assert_eq!(begun.elapsed(), HANDSHAKE_LIMIT);
+        dawdling.await.unwrap();
+    }
 }

@@ -20,6 +20,7 @@ mod access;
 mod answers;
 mod as_of;
 mod bench;
+mod certificates;
 mod cli;
 mod client;
 mod collector;
