@@ -16,7 +16,8 @@ use super::error::{EmbeddedError, cannot};
 use super::program::run;
 
 const PID_FILE: &str = "postmaster.pid";
-const READY: &str = "ready";
+/// As a server says it, and as a standby does.
+const READY: [&str; 2] = ["ready", "standby"];
 const FAST_LIMIT: Duration = Duration::from_secs(20);
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -41,7 +42,7 @@ pub(super) fn has_traces(cluster: &Path) -> bool {
 /// Whether the server `pid` says in `postmaster.pid` that it accepts connections.
 pub(super) fn is_ready(cluster: &Path, pid: u32) -> bool {
     let Ok(text) = fs::read_to_string(cluster.join(PID_FILE)) else { return false };
-    parse_pid(&text) == Some(pid) && text.lines().nth(7).is_some_and(|status| status.trim() == READY)
+    parse_pid(&text) == Some(pid) && text.lines().nth(7).is_some_and(|status| READY.contains(&status.trim()))
 }
 
 /// Makes way for a new server: stops one that has lost its owner, removes a file that misleads.
