@@ -15,9 +15,9 @@ use crate::{
     embedded::{EmbeddedError, EmbeddedPostgres},
     rpc::{ConnectionLimits, Gate, Health, Rpc, Sealer, Tls, TlsError},
     scoring::DEFAULT,
-    service::{Clock, Service},
+    service::{Clock, Replica, Service},
     store::{Store, StoreError, Watch, Writer},
-    telemetry::{Metrics, TelemetryError, scrape},
+    telemetry::{Metrics, TelemetryError, names::DatabaseRole, scrape},
 };
 
 /// How often the database is asked whether it is there and fits, and how long it may take to answer.
@@ -95,17 +95,24 @@ impl App {
             }
         };
         let watched = Watch { metrics: metrics.clone(), slow_statement: config.slow_statement };
-        let store = Store::watched(&url, config.max_connections, &DEFAULT, watched)?;
+        let open = |url: &str, role| Store::watched(url, role, config.max_connections, &DEFAULT, watched.clone());
+        let store = open(&url, DatabaseRole::Primary)?;
+        let replica = config.read_database.map(|url| open(&url.0, DatabaseRole::Replica)).transpose()?;
         let (gate, stop) = (Arc::<Gate>::default(), CancellationToken::new());
         if postgres.is_some() {
             store.migrate().await?;
             prepare(&store, &gate).await?;
         }
         let (writer, written) = Writer::start(&store);
-        let service =
+        let mut service =
             Service::new(store.clone(), writer.clone(), clock.clone(), config.future_limit, config.answer_bytes);
-        let rpc = Rpc::new(service, access.clone(), config.admission, Arc::clone(&gate)).await;
         let mut watching = JoinSet::new();
+        if let Some(replica) = &replica {
+            let replica = Replica::new(replica.clone());
+            service = service.with_replica(replica.clone());
+            watching.spawn(replica.follow(store.clone()));
+        }
+        let rpc = Rpc::new(service, access.clone(), config.admission, Arc::clone(&gate)).await;
         watching.spawn(watch(store.clone(), gate, rpc.health.clone()));
         watching.spawn(access.follow());
         if let Some(tls) = &tls {
@@ -122,7 +129,7 @@ impl App {
             watching,
             writer,
             written,
-            store,
+            stores: [Some(store), replica].into_iter().flatten().collect(),
             postgres,
             metrics,
             scraped,
@@ -166,7 +173,8 @@ struct Running {
     watching: JoinSet<()>,
     writer: Writer,
     written: JoinHandle<()>,
-    store: Store,
+    /// On the primary and on its replica.
+    stores: Vec<Store>,
     postgres: Option<EmbeddedPostgres>,
     metrics: Metrics,
     /// Serves the metrics, also while all else ends.
@@ -214,7 +222,12 @@ impl Running {
             tracing::error!("not all that was queued could be written");
         }
         self.watching.shutdown().await;
-        if timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
+        let closing = async {
+            for store in &self.stores {
+                store.close().await;
+            }
+        };
+        if timeout(CLOSE_LIMIT, closing).await.is_err() {
             tracing::warn!("the database does not let go of its connections");
         }
         if let Some(postgres) = self.postgres {

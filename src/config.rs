@@ -31,6 +31,17 @@ pub enum Database {
     Embedded(EmbeddedOptions),
 }
 
+/// The URL of a database, which may hold a password.
+#[derive(Clone)]
+pub struct DatabaseUrl(pub String);
+
+/// A password stays out of logs.
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("DatabaseUrl(…)")
+    }
+}
+
 /// A password stays out of logs.
 impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +69,9 @@ pub struct Config {
     pub admission: AdmissionLimits,
     /// Where the data is kept.
     pub database: Database,
-    /// The most connections to the database.
+    /// A replica of a database of the operator's, to read from.
+    pub read_database: Option<DatabaseUrl>,
+    /// The most connections to the database, and to its replica.
     pub max_connections: u32,
     /// How much memory answers may take that are kept to be given again, in bytes.
     pub answer_bytes: u64,
@@ -147,6 +160,9 @@ impl Config {
         let metrics_listen = reader.address(&on::METRICS_LISTEN);
         let (export, log) = (export::export(&mut reader), log(&mut reader));
         let (database, max_connections) = (database(&mut reader), reader.number(&on::MAX_CONNECTIONS));
+        // A private database has no replica.
+        let is_ours = matches!(database, Some(Database::Url(_)));
+        let read_database = database_url(&mut reader, &on::READ_DATABASE_URL).filter(|_| is_ours);
         let config = listen.zip(database).map(|(listen, database)| Self {
             listen,
             health_listen,
@@ -155,6 +171,7 @@ impl Config {
             connections,
             admission,
             database,
+            read_database: read_database.map(DatabaseUrl),
             max_connections,
             answer_bytes,
             future_limit,
@@ -224,10 +241,15 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
     }
 }
 
+/// The address of a database.
+fn database_url(reader: &mut Reader<'_>, setting: &Setting) -> Option<String> {
+    let is_url = |text: &str| ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    reader.read(setting, |text| is_url(text).then(|| text.to_owned()))
+}
+
 /// The database that comes from the earlier source: one of the operator's, or a folder for a private one.
 fn database(reader: &mut Reader<'_>) -> Option<Database> {
-    let is_url = |text: &str| ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-    let url = reader.read(&on::DATABASE_URL, |text| is_url(text).then(|| text.to_owned()));
+    let url = database_url(reader, &on::DATABASE_URL);
     let data_dir = reader.path(&on::DATA_DIR);
     let options = (reader.path(&on::POSTGRES_BIN), reader.switch(&on::SYSTEM_POSTGRES));
     if let Some(source) = reader.source(&on::DATABASE_URL)
@@ -322,8 +344,9 @@ mod tests {
 
     #[test]
     fn a_password_stays_out_of_debug_output() {
-        let environment = |name: &str| (name == "DATABASE_URL").then(|| "postgresql://a:secret@localhost/r".to_owned());
+        let environment =
+            |name: &str| name.ends_with("DATABASE_URL").then(|| "postgresql://a:secret@localhost/r".to_owned());
         let config = Config::read(Flags::default(), &environment).unwrap();
-        assert!(!format!("{config:?}").contains("secret"));
+        assert!(!format!("{config:?}").contains("secret") && config.read_database.is_some());
     }
 }

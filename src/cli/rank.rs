@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// How many connections to show
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
     limit: i32,
+    /// The answer shows at least what this consistency token stands for, and may come from a replica
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    at_least_as_fresh_as: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -101,6 +104,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         topics: arguments.topic,
         minimum_score: arguments.minimum_score,
         page_size: arguments.limit,
+        at_least_as_fresh_as: arguments.at_least_as_fresh_as,
         ..pb::RankConnectionsRequest::default()
     };
     let answer = server.client.rank(request).await.map_err(|error| server.failure(&error))?;
@@ -115,6 +119,7 @@ fn print_json(answer: &pb::RankConnectionsResponse) {
         "nextPageToken": answer.next_page_token,
         "asOfTime": answer.as_of_time.map(|time| time.to_string()),
         "policyVersion": answer.policy_version,
+        "consistencyToken": answer.consistency_token,
     }));
 }
 

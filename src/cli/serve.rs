@@ -19,7 +19,8 @@ use super::{
     after_help = "Flags come before the environment, the environment before the settings file, and that before defaults; \
                   everything that is wrong in any of them is told at once. DATABASE_URL (or database_url in the settings \
                   file) names a PostgreSQL 15 to 18 of your own, prepared by `rapport migrate`; it may hold a password, so \
-                  there is no flag for it. Without it a private PostgreSQL is run.\n\n\
+                  there is no flag for it. Without it a private PostgreSQL is run. RAPPORT_READ_DATABASE_URL (or \
+                  read_database_url) names a standby of it, which may answer whoever says how fresh an answer has to be.\n\n\
                   Traces and metrics are sent by OTLP over gRPC when OTEL_EXPORTER_OTLP_ENDPOINT, or \
                   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, say where to; \
                   OpenTelemetry's other standard variables hold too: OTEL_SERVICE_NAME (default rapport), \

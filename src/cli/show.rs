@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// The time the answer is for, in RFC 3339 or seconds since 1970 [default: now]
     #[arg(long, value_name = "TIME", value_parser = client::parse_time)]
     as_of: Option<Timestamp>,
+    /// The answer shows at least what this consistency token stands for, and may come from a replica
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    at_least_as_fresh_as: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,6 +32,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         person: arguments.person,
         peer: arguments.peer,
         as_of_time: arguments.as_of.map(client::to_wire),
+        at_least_as_fresh_as: arguments.at_least_as_fresh_as,
     };
     let answer = server.client.connection(request).await.map_err(|error| server.failure(&error))?;
     let connection = answer.connection.unwrap_or_default();
@@ -37,6 +41,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
             "connection": print::connection(&connection),
             "asOfTime": answer.as_of_time.map(|time| time.to_string()),
             "policyVersion": answer.policy_version,
+            "consistencyToken": answer.consistency_token,
         }));
     } else {
         print_tables(&connection);

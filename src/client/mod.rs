@@ -31,6 +31,7 @@
 
 mod error;
 mod retry;
+mod session;
 mod stream;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -55,6 +56,7 @@ use crate::{
 };
 
 pub use error::{CallError, SetupError};
+pub use session::Session;
 pub use stream::{Acknowledgements, StreamEvent, WINDOW};
 
 use retry::Budget;
@@ -118,6 +120,7 @@ impl Trust {
 pub struct Client {
     channel: Channel,
     caller: Caller,
+    session: Option<Session>,
     patience: Patience,
     budget: Arc<Budget>,
 }
@@ -171,13 +174,15 @@ impl Client {
     /// A client over a channel of the caller's, such as one that is balanced over several servers.
     pub fn over(channel: Channel) -> Self {
         let caller = Caller { tenant: None, authorization: None };
-        Self { channel, caller, patience: Patience::default(), budget: Arc::default() }
+        Self { channel, caller, session: None, patience: Patience::default(), budget: Arc::default() }
     }
 
-    /// The same client in the name of a tenant, which has to be in visible ASCII; without, the tenant is `default`.
+    /// The same client in the name of a tenant, which has to be in visible ASCII; without, the tenant is `default`. A session
+    /// belongs to a tenant, and comes after it.
     pub fn as_tenant(mut self, tenant: &TenantId) -> Result<Self, SetupError> {
         let tenant = TenantId::parse_metadata(tenant.as_str()).map_err(|_| SetupError::Tenant)?;
         self.caller.tenant = Some(tenant.as_str().parse().map_err(|_| SetupError::Tenant)?);
+        self.session = None;
         Ok(self)
     }
 
@@ -195,17 +200,38 @@ impl Client {
         Self { patience, ..self }
     }
 
+    /// The same client, reading within a session: what it and others in the session were told is in every answer, and what
+    /// else happened may come to it a little later, because a replica may answer. Without a session every answer shows
+    /// everything that was acknowledged before the call. The first reading of a new session does, too.
+    #[must_use]
+    pub fn in_session(self, session: Session) -> Self {
+        Self { session: Some(session), ..self }
+    }
+
+    fn saw(&self, token: &str) {
+        if let Some(session) = &self.session {
+            session.saw(token);
+        }
+    }
+
+    /// The token to read by, unless the caller names one.
+    fn offer(&self, token: &mut String) {
+        if let Some(session) = self.session.as_ref().filter(|_| token.is_empty()) {
+            *token = session.token();
+        }
+    }
+
     /// Records an interaction, exactly once. One without an id is given one (a UUID of version 7), which the answer
     /// names. When an answer got lost on the way, the one to the next try says `replayed`.
     pub async fn record(&self, mut interaction: pb::Interaction) -> Result<pb::RecordInteractionResponse, CallError> {
         name(&mut interaction);
         let request = pb::RecordInteractionRequest { interaction: Some(interaction), validate_only: false };
-        self.tried(
-            request,
-            true,
-            |client, request| async move { client.relationships().record_interaction(request).await },
-        )
-        .await
+        let recorded = self.tried(request, true, |client, request| async move {
+            client.relationships().record_interaction(request).await
+        });
+        let recorded = recorded.await?;
+        self.saw(&recorded.consistency_token);
+        Ok(recorded)
     }
 
     /// What recording an interaction would answer, without recording it.
@@ -220,19 +246,34 @@ impl Client {
     }
 
     /// A page of a person's connections, ranked.
-    pub async fn rank(&self, request: pb::RankConnectionsRequest) -> Result<pb::RankConnectionsResponse, CallError> {
-        self.tried(
-            request,
-            true,
-            |client, request| async move { client.relationships().rank_connections(request).await },
-        )
-        .await
+    pub async fn rank(
+        &self,
+        mut request: pb::RankConnectionsRequest,
+    ) -> Result<pb::RankConnectionsResponse, CallError> {
+        self.offer(&mut request.at_least_as_fresh_as);
+        let ranked = self.tried(request, true, |client, request| async move {
+            client.relationships().rank_connections(request).await
+        });
+        let ranked = ranked.await?;
+        self.saw(&ranked.consistency_token);
+        Ok(ranked)
     }
 
     /// One connection with its full explanation.
-    pub async fn connection(&self, request: pb::GetConnectionRequest) -> Result<pb::GetConnectionResponse, CallError> {
-        self.tried(request, true, |client, request| async move { client.relationships().get_connection(request).await })
-            .await
+    pub async fn connection(
+        &self,
+        mut request: pb::GetConnectionRequest,
+    ) -> Result<pb::GetConnectionResponse, CallError> {
+        self.offer(&mut request.at_least_as_fresh_as);
+        let shown =
+            self.tried(
+                request,
+                true,
+                |client, request| async move { client.relationships().get_connection(request).await },
+            );
+        let shown = shown.await?;
+        self.saw(&shown.consistency_token);
+        Ok(shown)
     }
 
     /// Publishes a scoring policy.
@@ -240,8 +281,11 @@ impl Client {
         &self,
         request: pb::PublishPolicyRequest,
     ) -> Result<pb::PublishPolicyResponse, CallError> {
-        self.tried(request, true, |client, request| async move { client.policies().publish_policy(request).await })
-            .await
+        let published =
+            self.tried(request, true, |client, request| async move { client.policies().publish_policy(request).await });
+        let published = published.await?;
+        self.saw(&published.consistency_token);
+        Ok(published)
     }
 
     /// A page of the versions of the scoring policy, newest first.
@@ -261,8 +305,11 @@ impl Client {
         request: pb::RollbackPolicyRequest,
     ) -> Result<pb::RollbackPolicyResponse, CallError> {
         let again = !request.version.is_empty();
-        self.tried(request, again, |client, request| async move { client.policies().rollback_policy(request).await })
-            .await
+        let rolled_back = self
+            .tried(request, again, |client, request| async move { client.policies().rollback_policy(request).await });
+        let rolled_back = rolled_back.await?;
+        self.saw(&rolled_back.consistency_token);
+        Ok(rolled_back)
     }
 
     /// The generated client, for calls that are to be made once only.

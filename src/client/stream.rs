@@ -163,6 +163,7 @@ impl Recording {
 
     async fn acknowledged(&mut self, answer: pb::RecordInteractionsResponse) {
         while self.waiting.pop_front_if(|item| item.sequence <= answer.sequence).is_some() {}
+        self.client.saw(&answer.consistency_token);
         self.tell(Ok(StreamEvent::Acknowledged(answer))).await;
     }
 

@@ -227,6 +227,8 @@ settings! {
 
     DATABASE_URL = setting("database-url", Database, DATABASE, Words("a private one"),
         "a PostgreSQL 15 to 18 of your own, prepared by `rapport migrate`").at(SECRET).named("DATABASE_URL");
+    READ_DATABASE_URL = setting("read-database-url", Database, DATABASE, Words("none"),
+        "a standby of that, which may answer whoever says how fresh an answer has to be").at(SECRET);
     DATA_DIR = setting("data-dir", Database, Form::Folder, Words("`rapport` in the XDG data home, `/var/lib/rapport` for root"),
         "where the private PostgreSQL keeps its data; before a `DATABASE_URL` that comes from a later source");
     POSTGRES_BIN = setting("postgres-bin", Database, Form::Folder, Words("found, or fetched into the data folder"),

@@ -1,23 +1,24 @@
 //! From what use cases answer to what goes on the wire.
 
 use crate::{
-    domain::{ConnectionStatus, InteractionId, Kind, Timestamp},
+    domain::{ConnectionStatus, InteractionId, Kind, TenantId, Timestamp},
     scoring::{Factor, Interval, Source},
     service::{ConnectionView, Reason, Recorded, Whose},
 };
 
-use super::pb;
+use super::{consistency, pb};
 
 pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = time.seconds_and_nanos();
     prost_types::Timestamp { seconds, nanos }
 }
 
-pub(super) fn recorded(recorded: Recorded) -> pb::RecordInteractionResponse {
+pub(super) fn recorded(tenant: &TenantId, recorded: Recorded) -> pb::RecordInteractionResponse {
     pb::RecordInteractionResponse {
         interaction_id: recorded.id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
         replayed: recorded.replayed,
         record_time: recorded.record_time.map(time),
+        consistency_token: recorded.revision.map(|revision| consistency::token(tenant, revision)).unwrap_or_default(),
     }
 }
 

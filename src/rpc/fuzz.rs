@@ -50,6 +50,7 @@ fn sound_ranking() -> pb::RankConnectionsRequest {
         page_size: 50,
         page_token: "token".to_owned(),
         explain: true,
+        at_least_as_fresh_as: "token".to_owned(),
     }
 }
 
@@ -62,13 +63,13 @@ fn convert(bytes: &[u8]) {
         take_in(message.interaction);
     }
     if let Ok(message) = pb::RankConnectionsRequest::decode(bytes) {
-        let (query, faults) = request::rank_query(&message);
+        let (query, faults) = request::rank_query(&message, &TenantId::unnamed());
         // Either it can be asked, or it is said why not.
         assert!(query.is_some() || !faults.list().is_empty());
         say(&faults);
     }
     if let Ok(message) = pb::GetConnectionRequest::decode(bytes)
-        && let Err(faults) = request::connection_query(&message)
+        && let Err(faults) = request::connection_query(&message, &TenantId::unnamed())
     {
         say(&faults);
     }
@@ -98,7 +99,12 @@ fn place() -> Place {
         secondary: std::cmp::Reverse(2),
         peer: PersonId::parse("bob").unwrap(),
     };
-    Place { as_of: Timestamp::from_micros(42).unwrap(), policy: PolicyVersion::parse("fitted-1").unwrap(), after }
+    Place {
+        as_of: Timestamp::from_micros(42).unwrap(),
+        revision: 8,
+        policy: PolicyVersion::parse("fitted-1").unwrap(),
+        after,
+    }
 }
 
 proptest! {

@@ -17,6 +17,7 @@ use super::{
     answer,
     audit::Audit,
     connections::Peer,
+    consistency,
     gate::Gate,
     page_token::{Place, Sealer, arguments},
     pb, request, status, stream,
@@ -49,11 +50,11 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         let mut faults = Faults::default();
         let draft = request::draft(request.interaction, &mut faults);
         let recorded = if request.validate_only {
-            in_time(limit, self.service.validate(tenant, &draft, faults)).await
+            in_time(limit, self.service.validate(tenant.clone(), &draft, faults)).await
         } else {
-            in_time(limit, self.service.record(tenant, &draft, faults)).await
+            in_time(limit, self.service.record(tenant.clone(), &draft, faults)).await
         };
-        Ok(Response::new(answer::recorded(recorded?)))
+        Ok(Response::new(answer::recorded(&tenant, recorded?)))
     }
 
     type RecordInteractionsStream = ReceiverStream<Result<pb::RecordInteractionsResponse, Status>>;
@@ -76,15 +77,16 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         let limit = request::time_left(call.metadata());
         let request = call.into_inner();
         let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
-        let query = rank_query(&request, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
-        let page = in_time(limit, self.service.rank(tenant, query)).await?;
-        let place = |after| Place { as_of: page.as_of, policy: page.policy.clone(), after };
+        let query = rank_query(&request, &tenant, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
+        let page = in_time(limit, self.service.rank(tenant.clone(), query)).await?;
+        let place = |after| Place { as_of: page.as_of, revision: page.revision, policy: page.policy.clone(), after };
         let next = page.next.map(|after| sealer.seal(&place(after), &arguments).ok_or_else(unsealed));
         Ok(Response::new(pb::RankConnectionsResponse {
             connections: page.connections.iter().map(answer::connection).collect(),
             next_page_token: next.transpose()?.unwrap_or_default(),
             as_of_time: Some(answer::time(page.as_of)),
             policy_version: page.policy.as_str().to_owned(),
+            consistency_token: consistency::token(&tenant, page.revision),
         }))
     }
 
@@ -95,12 +97,13 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         let (tenant, _turn) = self.enter(&call, Right::Rank)?;
         let limit = request::time_left(call.metadata());
         self.sealer()?;
-        let query = request::connection_query(call.get_ref()).map_err(|faults| status::of_faults(&faults))?;
-        let (connection, as_of, policy) = in_time(limit, self.service.connection(tenant, query)).await?;
+        let query = request::connection_query(call.get_ref(), &tenant).map_err(|faults| status::of_faults(&faults))?;
+        let shown = in_time(limit, self.service.connection(tenant.clone(), query)).await?;
         Ok(Response::new(pb::GetConnectionResponse {
-            connection: Some(answer::connection(&connection)),
-            as_of_time: Some(answer::time(as_of)),
-            policy_version: policy.as_str().to_owned(),
+            connection: Some(answer::connection(&shown.connection)),
+            as_of_time: Some(answer::time(shown.as_of)),
+            policy_version: shown.policy.as_str().to_owned(),
+            consistency_token: consistency::token(&tenant, shown.revision),
         }))
     }
 }
@@ -155,8 +158,13 @@ fn peer<T>(call: &Request<T>) -> Option<&Peer> {
     call.extensions().get::<Peer>()
 }
 
-fn rank_query(request: &pb::RankConnectionsRequest, sealer: &Sealer, arguments: &[u8]) -> Result<RankQuery, Faults> {
-    let (mut query, mut faults) = request::rank_query(request);
+fn rank_query(
+    request: &pb::RankConnectionsRequest,
+    tenant: &TenantId,
+    sealer: &Sealer,
+    arguments: &[u8],
+) -> Result<RankQuery, Faults> {
+    let (mut query, mut faults) = request::rank_query(request, tenant);
     if !request.page_token.is_empty() {
         let opened = sealer.open(&request.page_token, arguments);
         let place = faults.take("page_token", opened.ok_or("must be the next_page_token of the same request"));
@@ -164,6 +172,8 @@ fn rank_query(request: &pb::RankConnectionsRequest, sealer: &Sealer, arguments: 
             query.as_of = Some(place.as_of);
             query.policy = Some(place.policy);
             query.after = Some(place.after);
+            // No page is older than the one before it.
+            query.at_least = query.at_least.map(|revision| revision.max(place.revision));
         }
     }
     faults.or(query)

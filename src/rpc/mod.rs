@@ -5,6 +5,7 @@ mod admission;
 mod answer;
 mod audit;
 mod connections;
+mod consistency;
 mod gate;
 mod handlers;
 mod layers;

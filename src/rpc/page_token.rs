@@ -1,6 +1,6 @@
 //! Page tokens: where the next page begins, sealed so that callers can neither read nor forge it. A token of a ranking holds
-//! the as-of time, the version of the policy and the place of the last connection; one of a list of policies, the place of
-//! the last policy. Each is bound to the arguments it was made for.
+//! the as-of time, the revision, the version of the policy and the place of the last connection; one of a list of policies, the
+//! place of the last policy. Each is bound to the arguments it was made for.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chacha20poly1305::{
@@ -16,13 +16,15 @@ use crate::{
 use super::pb;
 
 const NONCE_LEN: usize = 24;
-/// The as-of time and the two numbers of a place, 8 bytes each.
-const NUMBERS_LEN: usize = 24;
+/// The as-of time, the revision and the two numbers of a place, 8 bytes each.
+const NUMBERS_LEN: usize = 32;
 
 /// Where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub as_of: Timestamp,
+    /// The revision of the tenant that the page before shows.
+    pub revision: i64,
     pub policy: PolicyVersion,
     pub after: RankKey,
 }
@@ -40,6 +42,7 @@ impl Sealer {
         let policy = place.policy.as_str().as_bytes();
         let mut content = Vec::with_capacity(NUMBERS_LEN + 1 + PolicyVersion::MAX_BYTES + PersonId::MAX_BYTES);
         content.extend(place.as_of.micros().to_le_bytes());
+        content.extend(place.revision.to_le_bytes());
         content.extend(place.after.primary.0.to_le_bytes());
         content.extend(place.after.secondary.0.to_le_bytes());
         content.push(u8::try_from(policy.len()).ok()?);
@@ -51,12 +54,14 @@ impl Sealer {
     pub(super) fn open(&self, token: &str, arguments: &[u8]) -> Option<Place> {
         let content = self.open_bytes(token, arguments)?;
         let (as_of, rest) = content.split_first_chunk()?;
+        let (revision, rest) = rest.split_first_chunk()?;
         let (primary, rest) = rest.split_first_chunk()?;
         let (secondary, rest) = rest.split_first_chunk()?;
         let (policy_len, rest) = rest.split_first()?;
         let (policy, peer) = rest.split_at_checked((*policy_len).into())?;
         Some(Place {
             as_of: Timestamp::from_micros(i64::from_le_bytes(*as_of))?,
+            revision: i64::from_le_bytes(*revision),
             policy: PolicyVersion::parse(std::str::from_utf8(policy).ok()?).ok()?,
             after: RankKey {
                 primary: std::cmp::Reverse(u64::from_le_bytes(*primary)),
@@ -95,9 +100,14 @@ fn list_arguments(tenant: &TenantId) -> Vec<u8> {
     ["policies of ".as_bytes(), tenant.as_str().as_bytes()].concat()
 }
 
-/// The arguments that a token is bound to: everything but the token itself and the size of a page.
+/// The arguments that a token is bound to: everything but the token itself, the size of a page and how fresh it has to be.
 pub(super) fn arguments(tenant: &TenantId, request: &pb::RankConnectionsRequest) -> Vec<u8> {
-    let bound = pb::RankConnectionsRequest { page_token: String::new(), page_size: 0, ..request.clone() };
+    let bound = pb::RankConnectionsRequest {
+        page_token: String::new(),
+        page_size: 0,
+        at_least_as_fresh_as: String::new(),
+        ..request.clone()
+    };
     [tenant.as_str().as_bytes(), &[0], &prost::Message::encode_to_vec(&bound)].concat()
 }
 
@@ -111,7 +121,7 @@ mod tests {
         let peer = PersonId::parse("ada").unwrap();
         let after = RankKey { primary: Reverse(0.5_f64.to_bits()), secondary: Reverse(7), peer };
         let policy = PolicyVersion::parse("fitted-1").unwrap();
-        Place { as_of: Timestamp::from_micros(42).unwrap(), policy, after }
+        Place { as_of: Timestamp::from_micros(42).unwrap(), revision: 8, policy, after }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    answer,
+    answer, consistency,
     handlers::{Handlers, in_time, unsealed},
     page_token::Sealer,
     pb, request, status,
@@ -30,8 +30,10 @@ impl pb::policy_service_server::PolicyService for Handlers {
             put_to_use: request.put_to_use.unwrap_or(true),
             validate_only: request.validate_only,
         };
-        let (entry, replayed) = in_time(limit, self.service.publish_policy(tenant, draft)).await?;
-        Ok(Response::new(pb::PublishPolicyResponse { policy: Some(policy(entry)), replayed }))
+        let published = in_time(limit, self.service.publish_policy(tenant.clone(), draft)).await?;
+        let (entry, replayed, revision) = published;
+        let consistency_token = revision.map(|revision| consistency::token(&tenant, revision)).unwrap_or_default();
+        Ok(Response::new(pb::PublishPolicyResponse { policy: Some(policy(entry)), replayed, consistency_token }))
     }
 
     async fn list_policies(
@@ -67,8 +69,9 @@ impl pb::policy_service_server::PolicyService for Handlers {
         let limit = request::time_left(call.metadata());
         self.sealer()?;
         let version = version(&call.get_ref().version)?;
-        let entry = in_time(limit, self.service.roll_back_policy(tenant, version)).await?;
-        Ok(Response::new(pb::RollbackPolicyResponse { policy: Some(policy(entry)) }))
+        let (entry, revision) = in_time(limit, self.service.roll_back_policy(tenant.clone(), version)).await?;
+        let consistency_token = consistency::token(&tenant, revision);
+        Ok(Response::new(pb::RollbackPolicyResponse { policy: Some(policy(entry)), consistency_token }))
     }
 }
 

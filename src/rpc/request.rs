@@ -12,7 +12,7 @@ use crate::{
     service::{ConnectionQuery, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankQuery},
 };
 
-use super::{TENANT_KEY, pb};
+use super::{TENANT_KEY, consistency, pb};
 
 /// How much a page holds unless told otherwise.
 const DEFAULT_PAGE: usize = 50;
@@ -101,7 +101,7 @@ fn duration(field: &str, given: prost_types::Duration, faults: &mut Faults) -> O
 }
 
 /// What a ranking is asked for, its page token aside.
-pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQuery>, Faults) {
+pub(super) fn rank_query(request: &pb::RankConnectionsRequest, tenant: &TenantId) -> (Option<RankQuery>, Faults) {
     let mut faults = Faults::default();
     let person = faults.take("person", PersonId::parse(&request.person));
     let order = faults.take("order_by", order(request.order_by));
@@ -112,6 +112,7 @@ pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQu
     let minimum_score = minimum_score(request.minimum_score, &mut faults);
     let most = if request.explain { MAX_EXPLAINED_PAGE } else { MAX_PAGE };
     let page_size = page_size(request.page_size, most, &mut faults);
+    let at_least = consistency::at_least(&request.at_least_as_fresh_as, tenant, &mut faults);
     let query = (|| {
         Some(RankQuery {
             person: person?,
@@ -125,6 +126,7 @@ pub(super) fn rank_query(request: &pb::RankConnectionsRequest) -> (Option<RankQu
             policy: None,
             after: None,
             explain: request.explain,
+            at_least,
         })
     })();
     (query, faults)
@@ -188,7 +190,10 @@ pub(super) fn page_size(asked: i32, most: usize, faults: &mut Faults) -> usize {
 }
 
 /// Which connection to show.
-pub(super) fn connection_query(request: &pb::GetConnectionRequest) -> Result<ConnectionQuery, Faults> {
+pub(super) fn connection_query(
+    request: &pb::GetConnectionRequest,
+    tenant: &TenantId,
+) -> Result<ConnectionQuery, Faults> {
     let mut faults = Faults::default();
     let person = faults.take("person", PersonId::parse(&request.person));
     let peer = faults.take("peer", PersonId::parse(&request.peer));
@@ -196,7 +201,8 @@ pub(super) fn connection_query(request: &pb::GetConnectionRequest) -> Result<Con
         faults.add("peer", "must not be the person itself");
     }
     let as_of = optional_time("as_of_time", request.as_of_time, &mut faults);
-    let query = person.zip(peer).map(|(person, peer)| ConnectionQuery { person, peer, as_of });
+    let at_least = consistency::at_least(&request.at_least_as_fresh_as, tenant, &mut faults);
+    let query = person.zip(peer).map(|(person, peer)| ConnectionQuery { person, peer, as_of, at_least });
     faults.or(query)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     service::{Accepted, Recorded, Service, ServiceError},
 };
 
-use super::{admission::Turn, pb, request, status};
+use super::{admission::Turn, consistency, pb, request, status};
 
 /// How many items of a stream may wait for their commit.
 const WINDOW: usize = 4096;
@@ -40,11 +40,12 @@ pub(super) fn record(
 ) -> ReceiverStream<Result<pb::RecordInteractionsResponse, Status>> {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let (items, taken) = mpsc::channel(WINDOW);
+    let told = tenant.clone();
     let streaming = async move {
         // Items already taken in are acknowledged before the stream ends, whatever ended it.
         let (ended, broken) = tokio::join!(
             take_in(service, tenant, &turn, inbound, items, going_away),
-            acknowledge(taken, answers.clone())
+            acknowledge(&told, taken, answers.clone())
         );
         if let Err(status) = broken.and(ended) {
             // The caller may be gone; then nobody needs to know.
@@ -90,7 +91,9 @@ async fn take_in(
     }
 }
 
-async fn acknowledge(mut taken: mpsc::Receiver<Item>, answers: Answers) -> Result<(), Status> {
+async fn acknowledge(tenant: &TenantId, mut taken: mpsc::Receiver<Item>, answers: Answers) -> Result<(), Status> {
+    // The latest of all: what was recorded later may have been acknowledged sooner.
+    let mut revision = None;
     while let Some(first) = taken.recv().await {
         let mut acknowledgement = pb::RecordInteractionsResponse::default();
         let mut covered = 0;
@@ -98,13 +101,14 @@ async fn acknowledge(mut taken: mpsc::Receiver<Item>, answers: Answers) -> Resul
         let mut failed = None;
         // Whatever is already there shares an acknowledgement, as commits are shared.
         while let Some(item) = next.take() {
-            if let Err(error) = settle(item, &mut acknowledgement).await {
+            if let Err(error) = settle(item, &mut acknowledgement, &mut revision).await {
                 failed = Some(status::of_service(&error));
                 break;
             }
             covered += 1;
             next = if covered < MAX_ACKNOWLEDGED { taken.try_recv().ok() } else { None };
         }
+        acknowledgement.consistency_token = revision.map(|at| consistency::token(tenant, at)).unwrap_or_default();
         if acknowledgement.sequence > 0 && answers.send(Ok(acknowledgement)).await.is_err() {
             return Ok(());
         }
@@ -116,11 +120,18 @@ async fn acknowledge(mut taken: mpsc::Receiver<Item>, answers: Answers) -> Resul
 }
 
 /// Waits for what becomes of an item, and notes it; an error when it could be neither recorded nor refused.
-async fn settle(item: Item, acknowledgement: &mut pb::RecordInteractionsResponse) -> Result<(), ServiceError> {
+async fn settle(
+    item: Item,
+    acknowledgement: &mut pb::RecordInteractionsResponse,
+    revision: &mut Option<i64>,
+) -> Result<(), ServiceError> {
     let recorded = match item.taken {
         Ok(accepted) => accepted.recorded().await,
         Err(error) => Err(error),
     };
+    if let Ok(recorded) = &recorded {
+        *revision = (*revision).max(recorded.revision);
+    }
     match recorded {
         Ok(Recorded { replayed: false, .. }) => acknowledgement.recorded_count += 1,
         Ok(Recorded { replayed: true, .. }) => acknowledgement.replayed_count += 1,

@@ -12,6 +12,7 @@ use quick_cache::{Weighter, sync::Cache};
 use crate::{
     domain::{Channel, ConnectionStatus, PersonId, RankOrder, TenantId, Timestamp, Topic},
     store::{Basis, PersonMark, Seen, Viewed},
+    telemetry::names::DatabaseRole,
 };
 
 use super::{RankPage, RankQuery};
@@ -23,9 +24,11 @@ const MARK_BYTES: usize = size_of::<PersonMark>();
 /// Around how many bytes an answer takes that holds nothing.
 const EMPTY_BYTES: usize = 500;
 
-/// What was asked: everything that an answer depends on beside the ledger, the policies and the day.
+/// What was asked, and of which database: everything that an answer depends on beside the ledger, the policies and the day.
+/// What a replica answered holds by what is seen there, and says nothing of the primary.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
+    asked: DatabaseRole,
     tenant: TenantId,
     person: PersonId,
     order: RankOrder,
@@ -39,9 +42,10 @@ pub(super) struct Question {
 
 impl Question {
     /// What a query asks, when it is about now and from the best connection on.
-    pub(super) fn about_now(tenant: &TenantId, query: &RankQuery) -> Option<Self> {
+    pub(super) fn about_now(asked: DatabaseRole, tenant: &TenantId, query: &RankQuery) -> Option<Self> {
         let is_about_now = query.as_of.is_none() && query.policy.is_none() && query.after.is_none();
         is_about_now.then(|| Self {
+            asked,
             tenant: tenant.clone(),
             person: query.person.clone(),
             order: query.order,
@@ -108,7 +112,7 @@ impl Answers {
     /// What was answered before, if it still holds at `as_of`.
     pub(super) fn get(&self, question: &Question, seen: &Seen, built_in: &str, as_of: Timestamp) -> Option<RankPage> {
         let given = self.0.get(question).filter(|given| given.holds(seen, built_in, as_of))?;
-        Some(RankPage { as_of, ..given.page.clone() })
+        Some(RankPage { as_of, revision: seen.now().revision, ..given.page.clone() })
     }
 
     /// Keeps an answer that was made from a view of now; not if it will change by itself before the day ends.

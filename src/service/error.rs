@@ -58,6 +58,8 @@ impl From<StoreError> for ServiceError {
             | StoreError::Indirect
             | StoreError::Raced
             | StoreError::Unwanted
+            | StoreError::Behind
+            | StoreError::NoCopy
             | StoreError::Schema { .. }
             | StoreError::Superseded { .. }
             | StoreError::Underived => Self::Unavailable(error.into()),

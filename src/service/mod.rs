@@ -7,6 +7,7 @@ mod error;
 mod policy;
 mod rank;
 mod record;
+mod replica;
 
 use std::future::Future;
 
@@ -27,9 +28,11 @@ pub use clock::Clock;
 pub use error::ServiceError;
 pub use policy::{MAX_DOCUMENT_BYTES, MAX_POLICY_PAGE, PolicyDraft, PolicyPage};
 pub use rank::{
-    ConnectionQuery, ConnectionView, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankPage, RankQuery, Reason, Whose,
+    ConnectionQuery, ConnectionView, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankPage, RankQuery, Reason,
+    Shown, Whose,
 };
 pub use record::{Accepted, Recorded};
+pub use replica::Replica;
 
 /// The use cases of Rapport. Cloning is cheap.
 #[derive(Clone)]
@@ -39,6 +42,7 @@ pub struct Service {
     clock: Clock,
     future_limit_micros: i64,
     answers: Answers,
+    replica: Option<Replica>,
 }
 
 impl Service {
@@ -52,7 +56,13 @@ impl Service {
         answer_bytes: u64,
     ) -> Self {
         let future_limit_micros = i64::try_from(future_limit.as_micros()).unwrap_or(i64::MAX);
-        Self { store, writer, clock, future_limit_micros, answers: Answers::new(answer_bytes) }
+        Self { store, writer, clock, future_limit_micros, answers: Answers::new(answer_bytes), replica: None }
+    }
+
+    /// The same use cases, which may read from a replica for whoever says what they have to see.
+    #[must_use]
+    pub fn with_replica(self, replica: Replica) -> Self {
+        Self { replica: Some(replica), ..self }
     }
 
     /// The time by the clock of these use cases.

@@ -42,20 +42,24 @@ pub struct PolicyPage {
 }
 
 impl Service {
-    /// Publishes a policy, and tells whether it had been published before.
+    /// Publishes a policy, and tells whether it had been published before, and a revision of the tenant that shows it; `None`
+    /// when it was only validated.
     pub async fn publish_policy(
         &self,
         tenant: TenantId,
         draft: PolicyDraft,
-    ) -> Result<(PolicyEntry, bool), ServiceError> {
+    ) -> Result<(PolicyEntry, bool, Option<i64>), ServiceError> {
         let version = parse(&draft.document, &self.store.built_in_policy().version).map_err(ServiceError::Invalid)?;
         let new = NewPolicy { version, document: draft.document, time: self.clock.now() };
+        let is_only_validated = draft.validate_only;
         let publication = self.detached(move |store| async move {
             Ok(store.publish_policy(&tenant, &new, draft.put_to_use, draft.validate_only).await?)
         });
-        match publication.await? {
-            Publication::Published(entry) => Ok((entry, false)),
-            Publication::Replayed(entry) => Ok((entry, true)),
+        let (publication, revision) = publication.await?;
+        let revision = Some(revision).filter(|_| !is_only_validated);
+        match publication {
+            Publication::Published(entry) => Ok((entry, false, revision)),
+            Publication::Replayed(entry) => Ok((entry, true, revision)),
             Publication::Conflict => Err(ServiceError::PolicyConflict),
             Publication::TooMany => Err(ServiceError::TooManyPolicies),
         }
@@ -83,12 +87,13 @@ impl Service {
         read.await?.ok_or(ServiceError::PolicyNotFound)
     }
 
-    /// Puts a version to use that was published before, or, when `None`, the one that was in use before the current one.
+    /// Puts a version to use that was published before, or, when `None`, the one that was in use before the current one, and
+    /// tells a revision of the tenant that shows it.
     pub async fn roll_back_policy(
         &self,
         tenant: TenantId,
         version: Option<PolicyVersion>,
-    ) -> Result<PolicyEntry, ServiceError> {
+    ) -> Result<(PolicyEntry, i64), ServiceError> {
         let missing = if version.is_some() { ServiceError::PolicyNotFound } else { ServiceError::NoPolicyBefore };
         let now = self.clock.now();
         let put =

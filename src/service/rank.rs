@@ -1,6 +1,9 @@
 //! Ranking an owner's connections, and showing one of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use tracing::Instrument as _;
 
@@ -14,7 +17,10 @@ use crate::{
     telemetry::names,
 };
 
-use super::{Service, ServiceError, answers::Question};
+use super::{
+    Clock, Service, ServiceError,
+    answers::{Answers, Question},
+};
 
 /// The most connections of one page.
 pub const MAX_PAGE: usize = 1000;
@@ -52,6 +58,9 @@ pub struct RankQuery {
     pub after: Option<RankKey>,
     /// Whether to give reasons.
     pub explain: bool,
+    /// The revision of the tenant that the answer has to show, from whatever database; when `None`, it shows all that was
+    /// acknowledged before.
+    pub at_least: Option<i64>,
 }
 
 /// Which connection to show.
@@ -63,6 +72,8 @@ pub struct ConnectionQuery {
     pub peer: PersonId,
     /// The time the answer is for; now when `None`.
     pub as_of: Option<Timestamp>,
+    /// The revision that the answer has to show, as for a ranking.
+    pub at_least: Option<i64>,
 }
 
 /// One page of a ranking.
@@ -76,6 +87,21 @@ pub struct RankPage {
     pub as_of: Timestamp,
     /// The policy that was used.
     pub policy: PolicyVersion,
+    /// The revision of the tenant that it shows.
+    pub revision: i64,
+}
+
+/// One connection, explained.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The connection.
+    pub connection: ConnectionView,
+    /// The time the answer is for.
+    pub as_of: Timestamp,
+    /// The policy that was used.
+    pub policy: PolicyVersion,
+    /// The revision of the tenant that it shows.
+    pub revision: i64,
 }
 
 /// What an owner sees of a peer.
@@ -120,65 +146,85 @@ pub struct Reason {
 impl Service {
     /// One page of an owner's ranking.
     pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
-        let (question, answers) = (Question::about_now(&tenant, &query), self.answers.clone());
-        let (clock, asked) = (self.clock.clone(), query.as_of);
-        let as_of = move || asked.unwrap_or_else(|| clock.now());
-        self.detached(move |store| async move {
-            let built_in = &store.built_in_policy().version;
-            if let Some(question) = &question {
-                let kept = store.changes(&tenant, |seen| answers.get(question, seen, built_in, as_of())).await?;
-                store.metrics().answer_looked_up(kept.is_some());
-                if let Some(page) = kept {
-                    return Ok(page);
-                }
-            }
-            let viewed = store.view(&tenant, &query.person, None, as_of, query.policy.as_ref());
-            let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
-            let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
-            let as_of = viewed.as_of;
-            let admitted = admitted(&store, &tenant, &query, as_of).await?;
-            let score = tracing::debug_span!(names::RANK_SCORE_SPAN);
-            let (ranked, more) = score.in_scope(|| ranked(&viewed, &query, admitted.as_ref(), as_of));
-            let view = &viewed.view;
-            let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
-            let mut connections: Vec<_> = ranked
-                .into_iter()
-                .filter_map(|(key, standing)| Some(connection(&key.peer, view.peers.get(&key.peer)?, view, standing)))
-                .collect();
-            if query.explain {
-                add_reasons(&store, &tenant, &query.person, &viewed, &mut connections, as_of).await?;
-            }
-            let page = RankPage { connections, next, as_of, policy: version(&viewed.policy)? };
-            if let Some(question) = question {
-                answers.keep(question, &viewed, &page);
-            }
-            Ok(page)
+        let (answers, clock) = (self.answers.clone(), self.clock.clone());
+        let (at_least, asked) = (query.at_least, Arc::new((tenant, query)));
+        self.read(at_least, move |store| {
+            let (answers, clock, asked) = (answers.clone(), clock.clone(), Arc::clone(&asked));
+            async move { page(&store, &answers, &clock, &asked.0, &asked.1).await }
         })
         .await
     }
 
     /// One connection, explained.
-    pub async fn connection(
-        &self,
-        tenant: TenantId,
-        query: ConnectionQuery,
-    ) -> Result<(ConnectionView, Timestamp, PolicyVersion), ServiceError> {
-        let (clock, asked) = (self.clock.clone(), query.as_of);
-        let as_of = move || asked.unwrap_or_else(|| clock.now());
-        self.detached(move |store| async move {
-            let viewed = store.view(&tenant, &query.person, Some(&query.peer), as_of, None).await?;
-            let mut viewed = viewed.ok_or(ServiceError::PolicyNotFound)?;
-            let as_of = viewed.as_of;
-            viewed.view.peers.entry(query.peer.clone()).or_default();
-            let peer = &viewed.view.peers[&query.peer];
-            let standing = viewed.view.pair(peer).standing(as_of, &viewed.policy);
-            let mut connections = [connection(&query.peer, peer, &viewed.view, standing)];
-            add_reasons(&store, &tenant, &query.person, &viewed, &mut connections, as_of).await?;
-            let [connection] = connections;
-            Ok((connection, as_of, version(&viewed.policy)?))
+    pub async fn connection(&self, tenant: TenantId, query: ConnectionQuery) -> Result<Shown, ServiceError> {
+        let (clock, at_least, asked) = (self.clock.clone(), query.at_least, Arc::new((tenant, query)));
+        self.read(at_least, move |store| {
+            let (clock, asked) = (clock.clone(), Arc::clone(&asked));
+            async move { shown(&store, &clock, &asked.0, &asked.1).await }
         })
         .await
     }
+}
+
+/// A page of a ranking: one that was given before, as long as it holds, or a new one.
+async fn page(
+    store: &Store,
+    answers: &Answers,
+    clock: &Clock,
+    tenant: &TenantId,
+    query: &RankQuery,
+) -> Result<RankPage, ServiceError> {
+    let question = Question::about_now(store.role(), tenant, query);
+    let built_in = &store.built_in_policy().version;
+    let as_of = || query.as_of.unwrap_or_else(|| clock.now());
+    if let Some(question) = &question {
+        let kept = store.changes(tenant, |seen| answers.get(question, seen, built_in, as_of())).await?;
+        store.metrics().answer_looked_up(kept.is_some());
+        if let Some(page) = kept {
+            return Ok(page);
+        }
+    }
+    let viewed = store.view(tenant, &query.person, None, as_of, query.policy.as_ref());
+    let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
+    let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
+    let as_of = viewed.as_of;
+    let admitted = admitted(store, tenant, query, as_of).await?;
+    let span = tracing::debug_span!(names::RANK_SCORE_SPAN);
+    let (ranked, more) = span.in_scope(|| ranked(&viewed, query, admitted.as_ref(), as_of));
+    let view = &viewed.view;
+    let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
+    let mut connections: Vec<_> = ranked
+        .into_iter()
+        .filter_map(|(key, standing)| Some(connection(&key.peer, view.peers.get(&key.peer)?, view, standing)))
+        .collect();
+    if query.explain {
+        add_reasons(store, tenant, &query.person, &viewed, &mut connections, as_of).await?;
+    }
+    let revision = viewed.basis.revision;
+    let page = RankPage { connections, next, as_of, policy: version(&viewed.policy)?, revision };
+    if let Some(question) = question {
+        answers.keep(question, &viewed, &page);
+    }
+    Ok(page)
+}
+
+async fn shown(
+    store: &Store,
+    clock: &Clock,
+    tenant: &TenantId,
+    query: &ConnectionQuery,
+) -> Result<Shown, ServiceError> {
+    let as_of = || query.as_of.unwrap_or_else(|| clock.now());
+    let viewed = store.view(tenant, &query.person, Some(&query.peer), as_of, None).await?;
+    let mut viewed = viewed.ok_or(ServiceError::PolicyNotFound)?;
+    let as_of = viewed.as_of;
+    viewed.view.peers.entry(query.peer.clone()).or_default();
+    let peer = &viewed.view.peers[&query.peer];
+    let standing = viewed.view.pair(peer).standing(as_of, &viewed.policy);
+    let mut connections = [connection(&query.peer, peer, &viewed.view, standing)];
+    add_reasons(store, tenant, &query.person, &viewed, &mut connections, as_of).await?;
+    let [connection] = connections;
+    Ok(Shown { connection, as_of, policy: version(&viewed.policy)?, revision: viewed.basis.revision })
 }
 
 /// Only a page token pins a policy, and only the one built into another version of the program can be gone.

@@ -18,6 +18,8 @@ pub struct Recorded {
     pub replayed: bool,
     /// When it was first recorded; `None` when it was only validated and is new.
     pub record_time: Option<Timestamp>,
+    /// A revision of its tenant that shows it; `None` when it was only validated.
+    pub revision: Option<i64>,
 }
 
 /// An interaction that waits for its commit.
@@ -37,8 +39,8 @@ impl Accepted {
 
 fn recorded(id: InteractionId, outcome: Outcome) -> Result<Recorded, ServiceError> {
     match outcome {
-        Outcome::Recorded { replayed, record_time } => {
-            Ok(Recorded { id: Some(id), replayed, record_time: Some(record_time) })
+        Outcome::Recorded { replayed, record_time, revision } => {
+            Ok(Recorded { id: Some(id), replayed, record_time: Some(record_time), revision: Some(revision) })
         }
         Outcome::Conflict => Err(ServiceError::Conflict),
     }
@@ -63,14 +65,14 @@ impl Service {
     /// What recording would answer, without recording.
     pub async fn validate(&self, tenant: TenantId, draft: &Draft, faults: Faults) -> Result<Recorded, ServiceError> {
         let entry = self.entry(tenant, draft, faults)?;
-        let fresh = Recorded { id: None, replayed: false, record_time: None };
+        let fresh = Recorded { id: None, replayed: false, record_time: None, revision: None };
         if draft.interaction_id.is_none() {
             return Ok(fresh);
         }
         let id = entry.interaction.id.clone();
         match self.detached(move |store| async move { Ok(store.check(&entry).await?) }).await? {
             None => Ok(Recorded { id: Some(id), ..fresh }),
-            Some(outcome) => recorded(id, outcome),
+            Some(outcome) => Ok(Recorded { revision: None, ..recorded(id, outcome)? }),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     StoreError, commitment,
-    conclude::{Conclusion, conclude},
+    conclude::{Conclusion, Revisions, conclude},
     history,
     history::{ActsByTie, IdColumns},
     ledger,
@@ -32,6 +32,8 @@ pub enum Outcome {
         replayed: bool,
         /// When it was first recorded.
         record_time: Timestamp,
+        /// A revision of its tenant that shows it.
+        revision: i64,
     },
     /// Its id stands for other content.
     Conflict,
@@ -50,10 +52,16 @@ pub(super) async fn record(
     let candidates: Vec<&Entry> = firsts.values().copied().collect();
     let ties = touched(&candidates);
     let (new, kept) = ledger::insert(connection, &candidates, &ties.keys().collect()).await?;
-    let outcomes = outcomes(connection, entries, &new).await?;
+    let mut outcomes = outcomes(connection, entries, &new).await?;
     if !new.is_empty() {
         let ties = if new.len() == candidates.len() { ties } else { touched(&new) };
-        absorb(connection, &new, &ties, kept, policy).await?;
+        let raised = absorb(connection, &new, &ties, kept, policy).await?;
+        for (outcome, entry) in outcomes.iter_mut().zip(entries) {
+            // What was known before is known at the new revision too.
+            if let (Outcome::Recorded { revision, .. }, Some(raised)) = (outcome, raised.get(entry.tenant.as_str())) {
+                *revision = *raised;
+            }
+        }
     }
     Ok(outcomes)
 }
@@ -75,7 +83,8 @@ async fn outcomes(
         .iter()
         .zip(is_new)
         .map(|(entry, is_new)| match recorded.get(&entry.key()) {
-            _ if is_new => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time }),
+            // What comes out at which revision is known in the end.
+            _ if is_new => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time, revision: 0 }),
             Some(first) => Ok(entry.against(first)),
             None => Err(StoreError::Raced),
         })
@@ -87,7 +96,8 @@ impl Entry {
     /// arrived, it is this entry, committed by an attempt whose answer was lost.
     pub(super) fn against(&self, first: &ledger::Recorded) -> Outcome {
         if first.fingerprint == self.interaction.fingerprint() {
-            Outcome::Recorded { replayed: first.record_time != self.record_time, record_time: first.record_time }
+            let record_time = first.record_time;
+            Outcome::Recorded { replayed: record_time != self.record_time, record_time, revision: first.revision }
         } else {
             Outcome::Conflict
         }
@@ -110,7 +120,7 @@ async fn absorb(
     touched: &DaysByTie,
     kept: HashMap<TieKey, Tie>,
     policy: &Policy,
-) -> Result<(), StoreError> {
+) -> Result<Revisions, StoreError> {
     let ids: IdColumns<'_> = entries.iter().copied().collect();
     let effects = settle(connection, touched, policy).await?;
     let conclusion = absorb_ties(connection, touched, kept, &effects, &ids, policy).await?;

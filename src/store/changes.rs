@@ -1,5 +1,7 @@
 //! What changes, and when. Every transaction that records raises the revision of its tenants and notes whose ties or rhythms
-//! it touched; a server follows that, and so knows which of the answers it gave still hold.
+//! it touched; a server follows that, and so knows which of the answers it gave still hold. One that puts another policy to
+//! use does so too, and touches nobody: a revision stands for all that rankings are made of. Anything else that is ever to
+//! change them has to raise it, or a replica would be believed to have seen it.
 //!
 //! Many who ask at the same time share one look at the database, which begins after the last of them has asked: whatever was
 //! acknowledged before that, by any server, is seen.
@@ -18,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::{
     domain::{PersonId, TenantId},
-    telemetry::names::Operation,
+    telemetry::names::{DatabaseRole, Operation},
 };
 
 use super::{Store, StoreError, lease::within, rows::from_sql};
@@ -45,10 +47,12 @@ impl PersonMark {
     }
 }
 
-/// What is made from what the connection's transaction sees of a tenant. A standby sees nothing that counts.
+/// What is made from what the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that
+/// counts.
 pub(super) async fn basis(
     connection: &mut PgConnection,
     tenant: &TenantId,
+    role: DatabaseRole,
     connections: u64,
 ) -> Result<Basis, StoreError> {
     let now = sqlx::query!(
@@ -57,7 +61,7 @@ pub(super) async fn basis(
         tenant.as_str(),
     );
     let now = now.fetch_one(connection).await?;
-    let origin = Origin::of(now.standby, connections, now.started)?;
+    let origin = Origin::of(now.standby, role, connections, now.started)?;
     Ok(Basis { revision: now.revision, origin })
 }
 
@@ -71,8 +75,13 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    fn of(is_standby: bool, connections: u64, started: OffsetDateTime) -> Result<Self, StoreError> {
-        if is_standby {
+    fn of(
+        is_standby: bool,
+        role: DatabaseRole,
+        connections: u64,
+        started: OffsetDateTime,
+    ) -> Result<Self, StoreError> {
+        if is_standby && role == DatabaseRole::Primary {
             return Err(StoreError::Standby);
         }
         Ok(Self { connections, started: from_sql("pg_catalog", started)?.micros() })
@@ -131,6 +140,7 @@ impl Seen {
         &mut self,
         connection: &mut PgConnection,
         tenant: &TenantId,
+        role: DatabaseRole,
         connections: u64,
     ) -> Result<(), StoreError> {
         let rows = sqlx::query!(
@@ -148,7 +158,7 @@ impl Seen {
         let rows = rows.fetch_all(connection).await?;
         let nothing = StoreError::Inconsistent { table: "change", what: "a look saw nothing" };
         let first = rows.first().ok_or(nothing)?;
-        let origin = Origin::of(first.standby, connections, first.started)?;
+        let origin = Origin::of(first.standby, role, connections, first.started)?;
         let (revision, policy) = (first.now, first.policy.clone());
         let changes: Vec<_> = rows.into_iter().filter_map(|row| row.revision.zip(row.persons)).collect();
         let is_next = origin == self.now.origin
@@ -215,10 +225,11 @@ impl Store {
             let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let mut lease = self.lease(Operation::Look).await?;
             let connections = self.connections.load(Ordering::SeqCst);
-            let caught_up = within(seen.catch_up(&mut lease, tenant, connections)).await;
+            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, connections)).await;
             lease.end(caught_up)?;
             *done = number;
         }
+        self.reached(seen.now.revision)?;
         Ok(judge(seen))
     }
 }

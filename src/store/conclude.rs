@@ -1,7 +1,7 @@
 //! How a transaction that records ends: one statement, the last before the commit, writes what it made of the evidence and
 //! tells everybody that it did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgConnection;
 
@@ -29,19 +29,23 @@ pub(super) struct Conclusion {
     pub gained: BTreeMap<RhythmKey, Rhythm>,
 }
 
+/// The revisions that tenants were raised to.
+pub(super) type Revisions = HashMap<String, i64>;
+
 /// Writes ties; adds to rhythms what days gained, each brought forward to the later of the two days that it and the kept sums
 /// are as of (the sum of [`Rhythm::absorb`], without a read before the write); then raises the revisions of the tenants of
-/// the persons who were touched and notes whom. From there to the commit, whoever else records for such a tenant waits.
+/// the persons who were touched and notes whom, and tells to what. From there to the commit, whoever else records for such a
+/// tenant waits.
 #[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub(super) async fn conclude<'a>(
     connection: &mut PgConnection,
     conclusion: &Conclusion,
     touched: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
     policy: &Policy,
-) -> Result<(), StoreError> {
+) -> Result<Revisions, StoreError> {
     let touched: BTreeSet<_> = touched.into_iter().map(|(tenant, person)| (tenant, PersonMark::of(person))).collect();
     if touched.is_empty() {
-        return Ok(());
+        return Ok(Revisions::new());
     }
     let (tenants, marks): (Vec<&str>, Vec<i64>) =
         touched.into_iter().map(|(tenant, PersonMark(mark))| (tenant.as_str(), mark)).unzip();
@@ -121,7 +125,9 @@ pub(super) async fn conclude<'a>(
                INSERT INTO change (tenant, revision, persons)
                SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)
            )
-           SELECT begun AS "begun!", changed AS "changed!", (SELECT count(*) FROM added) AS "added!" FROM ties"#,
+           SELECT begun AS "begun!", changed AS "changed!", (SELECT count(*) FROM added) AS "added!",
+               tenants AS "tenants!", revisions AS "revisions!"
+           FROM ties, (SELECT array_agg(tenant) AS tenants, array_agg(revision) AS revisions FROM next) AS raised"#,
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
@@ -149,5 +155,6 @@ pub(super) async fn conclude<'a>(
     let vanished = StoreError::Inconsistent { table: "tie", what: "a locked row vanished" };
     super::all_written(written.changed, changed.len()).ok_or(vanished)?;
     let lost = StoreError::Inconsistent { table: "rhythm", what: "a row was not written" };
-    super::all_written(written.added, gained.len()).ok_or(lost)
+    super::all_written(written.added, gained.len()).ok_or(lost)?;
+    Ok(written.tenants.into_iter().zip(written.revisions).collect())
 }

@@ -13,12 +13,16 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, names::DatabaseRole};
 
 use super::StoreError;
 
-/// How long a call waits for a database connection.
+/// How long a call waits for a connection to the primary.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long for one to a replica, without which the primary answers.
+const REPLICA_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a statement may take before it is logged, unless told otherwise.
+const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 /// What every session is set to. Nothing waits without end. Every statement finds its rows by an index, however few there are
 /// now and whatever the statistics say: a plan that is kept must be good for what the tables will have become. None is worth
 /// planning anew for each of its values.
@@ -42,9 +46,17 @@ pub struct Watch {
     pub slow_statement: Duration,
 }
 
+impl Watch {
+    /// Nobody measures.
+    pub fn off() -> Self {
+        Self { metrics: Metrics::off(), slow_statement: SLOW_STATEMENT }
+    }
+}
+
 /// A pool on the database at `url` that counts the connections it opens; nothing is connected yet.
 pub(super) fn pool(
     url: &str,
+    role: DatabaseRole,
     max_connections: u32,
     slow_statement: Duration,
     connections: Arc<AtomicU64>,
@@ -52,9 +64,13 @@ pub(super) fn pool(
     let options: PgConnectOptions = url.parse()?;
     let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
     let options = options.application_name("rapport").options(SETTINGS);
+    let acquire_timeout = match role {
+        DatabaseRole::Primary => ACQUIRE_TIMEOUT,
+        DatabaseRole::Replica => REPLICA_ACQUIRE_TIMEOUT,
+    };
     Ok(PgPoolOptions::new()
         .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(acquire_timeout)
         .after_connect(move |_, _| {
             connections.fetch_add(1, Ordering::SeqCst);
             Box::pin(std::future::ready(Ok(())))

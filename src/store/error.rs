@@ -32,6 +32,12 @@ pub enum StoreError {
     /// Nobody waits for it any more.
     #[error("nobody waits for it any more")]
     Unwanted,
+    /// A replica has not come as far yet as somebody has to see.
+    #[error("the replica does not have yet what has to be seen")]
+    Behind,
+    /// What should be a replica is another database.
+    #[error("it is no replica of the database that is written to")]
+    NoCopy,
     /// Another transaction did the same at the same time; trying again settles it.
     #[error("another transaction created the same row")]
     Raced,
@@ -141,6 +147,8 @@ impl StoreError {
             Self::Unprepared(_) | Self::Unsettled | Self::Indirect => "pooler",
             Self::Busy => "busy",
             Self::Unwanted => "unwanted",
+            Self::Behind => "behind",
+            Self::NoCopy => "no_copy",
             Self::Raced => "raced",
             Self::TooLarge(_) => "too_large",
             Self::Inconsistent { .. } => "inconsistent",

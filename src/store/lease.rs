@@ -14,7 +14,10 @@ use std::{
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::timeout;
 
-use crate::telemetry::{Metrics, names::Operation};
+use crate::telemetry::{
+    Metrics,
+    names::{DatabaseRole, Operation},
+};
 
 use super::StoreError;
 
@@ -48,17 +51,17 @@ pub(super) async fn within<T>(work: impl Future<Output = Result<T, StoreError>>)
 impl Lease {
     /// Waits for a connection. When none comes, all are busy; unless the database has answered nobody meanwhile.
     pub(super) async fn take(
-        pool: &PgPool,
+        (pool, role): (&PgPool, DatabaseRole),
         answers: &Answers,
         operation: Operation,
         metrics: &Metrics,
     ) -> Result<Self, StoreError> {
         let before = answers.load(Ordering::Relaxed);
-        let waiting = metrics.connection_awaited();
+        let waiting = metrics.connection_awaited(role);
         let acquired = pool.acquire().await;
         drop(waiting);
         if matches!(acquired, Err(sqlx::Error::PoolTimedOut)) {
-            metrics.connection_timed_out();
+            metrics.connection_timed_out(role);
         }
         match acquired {
             Ok(connection) => Ok(Self {

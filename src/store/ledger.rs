@@ -51,6 +51,8 @@ impl Entry {
 pub(super) struct Recorded {
     pub fingerprint: Vec<u8>,
     pub record_time: Timestamp,
+    /// The revision of the tenant at which it was found.
+    pub revision: i64,
 }
 
 /// Separates topics on their way into an array; no topic contains a control character.
@@ -216,9 +218,10 @@ pub(super) async fn recorded<'a>(
 ) -> Result<HashMap<EntryKey, Recorded>, StoreError> {
     let (tenants, ids): (Vec<_>, Vec<_>) = keys.into_iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).unzip();
     let rows = sqlx::query!(
-        "SELECT ledger.tenant, ledger.interaction_id, fingerprint, record_time
-         FROM UNNEST($1::text[], $2::text[]) AS key (tenant, interaction_id)
-         JOIN ledger ON ledger.tenant = key.tenant AND ledger.interaction_id = key.interaction_id AND position = 0",
+        r#"SELECT ledger.tenant, ledger.interaction_id, fingerprint, record_time, coalesce(revision, 0) AS "revision!"
+           FROM UNNEST($1::text[], $2::text[]) AS key (tenant, interaction_id)
+           JOIN ledger ON ledger.tenant = key.tenant AND ledger.interaction_id = key.interaction_id AND position = 0
+           LEFT JOIN tenant_revision ON tenant_revision.tenant = ledger.tenant"#,
         &tenants as _,
         &ids as _,
     )
@@ -231,7 +234,7 @@ pub(super) async fn recorded<'a>(
                 word("ledger", InteractionId::parse(&row.interaction_id))?,
             );
             let record_time = from_sql("ledger", row.record_time)?;
-            Ok((key, Recorded { fingerprint: row.fingerprint, record_time }))
+            Ok((key, Recorded { fingerprint: row.fingerprint, record_time, revision: row.revision }))
         })
         .collect()
 }

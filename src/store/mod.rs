@@ -19,6 +19,7 @@ mod ledger;
 mod policy;
 mod publish;
 mod rebuild;
+mod replica;
 mod rhythm;
 mod rows;
 mod schema;
@@ -26,12 +27,9 @@ mod tie;
 mod view;
 mod writer;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use sqlx::{Connection as _, PgPool};
@@ -41,7 +39,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{PersonId, PolicyVersion, TenantId, Timestamp},
     scoring::Policy,
-    telemetry::{Metrics, names::Operation},
+    telemetry::{
+        Metrics,
+        names::{DatabaseRole, Operation},
+    },
 };
 
 pub use absorb::Outcome;
@@ -54,6 +55,7 @@ pub use ledger::Entry;
 pub use policy::PolicyEntry;
 pub use publish::{MAX_POLICIES, NewPolicy, Publication};
 pub use rebuild::{Difference, Progress, Table};
+pub use replica::ReplicaCondition;
 pub use rows::TieKey;
 pub use schema::Schema;
 pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
@@ -63,8 +65,6 @@ use changes::Follower;
 use lease::{Answers, Lease, within};
 use policy::Policies;
 
-/// How long a statement may take before it is logged, unless told otherwise.
-const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 /// How many acts of a tenant are read at once.
 const ACTS_AT_ONCE: i64 = 10_000;
 /// Begins reads that belong together.
@@ -78,6 +78,9 @@ pub struct Store {
     probes: PgPool,
     answers: Answers,
     unwanted: CancellationToken,
+    role: DatabaseRole,
+    /// The revision of a tenant without which nothing is read.
+    at_least: Option<i64>,
     policy: &'static Policy,
     policies: Policies,
     connections: Arc<AtomicU64>,
@@ -89,16 +92,21 @@ impl Store {
     /// A store on the database at `url`, over at most so many connections and one for probes, with the policy that tenants
     /// use until they put another one to use; nothing is connected yet.
     pub fn new(url: &str, max_connections: u32, policy: &'static Policy) -> Result<Self, StoreError> {
-        let watch = Watch { metrics: Metrics::off(), slow_statement: SLOW_STATEMENT };
-        Self::watched(url, max_connections, policy, watch)
+        Self::watched(url, DatabaseRole::Primary, max_connections, policy, Watch::off())
     }
 
-    /// A store like that, watched.
-    pub fn watched(url: &str, max_connections: u32, policy: &'static Policy, watch: Watch) -> Result<Self, StoreError> {
+    /// A store like that, watched, on the primary or on a replica of it.
+    pub fn watched(
+        url: &str,
+        role: DatabaseRole,
+        max_connections: u32,
+        policy: &'static Policy,
+        watch: Watch,
+    ) -> Result<Self, StoreError> {
         let connections = Arc::new(AtomicU64::new(0));
-        let pool = connect::pool(url, max_connections, watch.slow_statement, Arc::clone(&connections))?;
-        let probes = connect::pool(url, 1, watch.slow_statement, Arc::default())?;
-        watch.metrics.connections(max_connections, {
+        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&connections))?;
+        let probes = connect::pool(url, role, 1, watch.slow_statement, Arc::default())?;
+        watch.metrics.connections(role, max_connections, {
             let pool = pool.clone();
             move || connect::state(&pool)
         });
@@ -107,6 +115,8 @@ impl Store {
             probes,
             answers: Answers::default(),
             unwanted: CancellationToken::new(),
+            role,
+            at_least: None,
             policy,
             policies: Policies::new(policy),
             connections,
@@ -126,13 +136,18 @@ impl Store {
         Self { unwanted, ..self.clone() }
     }
 
+    /// Which database it is on.
+    pub fn role(&self) -> DatabaseRole {
+        self.role
+    }
+
     /// What measures it.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     async fn lease(&self, operation: Operation) -> Result<Lease, StoreError> {
-        let lease = Lease::take(&self.pool, &self.answers, operation, &self.metrics);
+        let lease = Lease::take((&self.pool, self.role), &self.answers, operation, &self.metrics);
         let lease = self.unwanted.run_until_cancelled(lease).await;
         lease.unwrap_or(Err(StoreError::Unwanted))
     }
@@ -145,10 +160,15 @@ impl Store {
         if unsettled.is_empty() { Ok(()) } else { Err(StoreError::Unsettled) }
     }
 
+    /// The connection for probes.
+    async fn probe(&self) -> Result<Lease, StoreError> {
+        // That probes are answered says nothing of the rest.
+        Lease::take((&self.probes, self.role), &Answers::default(), Operation::Probe, self.metrics()).await
+    }
+
     /// Fails unless the database answers, as a primary.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        // That probes are answered says nothing of the rest.
-        let mut lease = Lease::take(&self.probes, &Answers::default(), Operation::Probe, self.metrics()).await?;
+        let mut lease = self.probe().await?;
         let answered = within(async {
             let standby = sqlx::query_scalar!(r#"SELECT pg_is_in_recovery() AS "standby!""#);
             if standby.fetch_one(&mut *lease).await? { Err(StoreError::Standby) } else { Ok(()) }
@@ -180,9 +200,10 @@ impl Store {
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
+            let basis = changes::basis(&mut snapshot, tenant, self.role, connections).await?;
+            self.reached(basis.revision)?;
             let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
                 Some(policy) => {
-                    let basis = changes::basis(&mut snapshot, tenant, connections).await?;
                     let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
                     let view = view::view(&mut snapshot, &asked, self.policy).await?;
                     Some(Viewed { view, as_of: asked.as_of, policy, basis })
@@ -207,7 +228,16 @@ impl Store {
     ) -> Result<std::collections::HashMap<PersonId, PairActs>, StoreError> {
         let mut lease = self.lease(Operation::Explain).await?;
         let asked = view::Asked { tenant, owner, peer: None, as_of };
-        let acts = within(view::pair_acts(&mut lease, &asked, peers, most_of_a_kind)).await;
+        let acts = within(async {
+            if self.at_least.is_none() {
+                return view::pair_acts(&mut lease, &asked, peers, most_of_a_kind).await;
+            }
+            let mut snapshot = self.reaching(&mut lease, tenant).await?;
+            let acts = view::pair_acts(&mut snapshot, &asked, peers, most_of_a_kind).await?;
+            snapshot.commit().await?;
+            Ok(acts)
+        });
+        let acts = acts.await;
         lease.end(acts)
     }
 
@@ -241,7 +271,16 @@ impl Store {
         topics: &[&str],
     ) -> Result<Vec<PersonId>, StoreError> {
         let mut lease = self.lease(Operation::Filter).await?;
-        let peers = within(history::peers_with(&mut lease, tenant, person, as_of, channels, topics)).await;
+        let peers = within(async {
+            if self.at_least.is_none() {
+                return history::peers_with(&mut lease, tenant, person, as_of, channels, topics).await;
+            }
+            let mut snapshot = self.reaching(&mut lease, tenant).await?;
+            let peers = history::peers_with(&mut snapshot, tenant, person, as_of, channels, topics).await?;
+            snapshot.commit().await?;
+            Ok(peers)
+        });
+        let peers = peers.await;
         lease.end(peers)
     }
 

@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     Store, StoreError,
+    changes::revision,
     lease::within,
     policy::{Policies, PolicyEntry, Which, in_use, parsed, published},
     rows::to_sql,
@@ -46,36 +47,39 @@ pub enum Publication {
 }
 
 impl Store {
-    /// Publishes a policy, and puts it to use when that is wanted; with `validate_only` it tells what would become of it.
+    /// Publishes a policy, and puts it to use when that is wanted, and tells a revision of the tenant that shows it; with
+    /// `validate_only` it tells what would become of it.
     pub async fn publish_policy(
         &self,
         tenant: &TenantId,
         new: &NewPolicy,
         put_to_use: bool,
         validate_only: bool,
-    ) -> Result<Publication, StoreError> {
+    ) -> Result<(Publication, i64), StoreError> {
         let mut lease = self.lease(Operation::Policy).await?;
         let publication = within(async {
             let mut transaction = lease.begin().await?;
             let publication = publish_and_use(&mut transaction, &self.policies, tenant, new, put_to_use).await?;
+            let revision = revision(&mut transaction, tenant).await?;
             if validate_only {
                 transaction.rollback().await?;
             } else {
                 transaction.commit().await?;
             }
-            Ok(publication)
+            Ok((publication, revision))
         });
         let publication = publication.await;
         lease.end(publication)
     }
 
-    /// Puts a version to use, or, when `None`, the one that was in use before; `None` when there is no such version.
+    /// Puts a version to use, or, when `None`, the one that was in use before, and tells a revision of the tenant that shows
+    /// it; `None` when there is no such version.
     pub async fn use_policy(
         &self,
         tenant: &TenantId,
         version: Option<&PolicyVersion>,
         time: Timestamp,
-    ) -> Result<Option<PolicyEntry>, StoreError> {
+    ) -> Result<Option<(PolicyEntry, i64)>, StoreError> {
         let mut lease = self.lease(Operation::Policy).await?;
         let entry = within(async {
             let mut transaction = lease.begin().await?;
@@ -84,8 +88,9 @@ impl Store {
                 Some(used) => self.policies.entry(&mut transaction, tenant, &used, &used).await?,
                 None => None,
             };
+            let revision = revision(&mut transaction, tenant).await?;
             transaction.commit().await?;
-            Ok(entry)
+            Ok(entry.map(|entry| (entry, revision)))
         });
         let entry = entry.await;
         lease.end(entry)
@@ -234,7 +239,7 @@ async fn at(connection: &mut PgConnection, tenant: &TenantId, place: i64) -> Res
     Ok(Some(Use { which, returns_to: row.returns_to }))
 }
 
-/// Whether the place was free.
+/// Whether the place was free. It raises the revision of the tenant, as the last act before the commit.
 async fn append(
     connection: &mut PgConnection,
     tenant: &TenantId,
@@ -243,8 +248,16 @@ async fn append(
     time: Timestamp,
 ) -> Result<bool, StoreError> {
     let inserted = sqlx::query!(
-        "INSERT INTO policy_use (tenant, place, version, returns_to, use_time) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT DO NOTHING",
+        "WITH used AS (
+             INSERT INTO policy_use (tenant, place, version, returns_to, use_time) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING
+             RETURNING tenant
+         ), next AS (
+             INSERT INTO tenant_revision (tenant, revision) SELECT tenant, 1 FROM used
+             ON CONFLICT (tenant) DO UPDATE SET revision = tenant_revision.revision + 1
+             RETURNING tenant, revision
+         )
+         INSERT INTO change (tenant, revision, persons) SELECT tenant, revision, '{}' FROM next",
         tenant.as_str(),
         place,
         step.which.as_ref().map(PolicyVersion::as_str),

@@ -25,7 +25,7 @@ use crate::telemetry::names::Operation;
 
 use super::{
     Store, StoreError, connect,
-    lease::{Answers, Lease, within},
+    lease::within,
 };
 
 /// Programs before this one may have to do with a schema that knows more migrations than they do.
@@ -42,7 +42,7 @@ const UNDERIVED: &str = "underived";
 /// The name of the version from which on programs are served; without it, all are that look for it.
 const SERVES_SINCE: &str = "serves-since";
 /// The name of the key that seals page tokens.
-const PAGE_TOKEN_KEY: &str = "page-token";
+pub(super) const PAGE_TOKEN_KEY: &str = "page-token";
 
 /// A schema that serves this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +91,7 @@ impl Store {
     /// Fails unless the database answers and its schema serves this program, with everything in it that is derived from the
     /// ledger.
     pub async fn check_schema(&self) -> Result<Schema, StoreError> {
-        // That probes are answered says nothing of the rest.
-        let mut lease = Lease::take(&self.probes, &Answers::default(), Operation::Probe, self.metrics()).await?;
+        let mut lease = self.probe().await?;
         let schema = within(serving(&mut lease)).await;
         lease.end(schema)
     }
@@ -115,7 +114,8 @@ fn needed() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-async fn serving(connection: &mut PgConnection) -> Result<Schema, StoreError> {
+/// The schema, unless it does not serve this program.
+pub(super) async fn serving(connection: &mut PgConnection) -> Result<Schema, StoreError> {
     let schema = Schema { version: version(connection).await?, needed: needed() };
     let Schema { version: found, needed } = schema;
     if found < needed {
@@ -155,7 +155,7 @@ async fn serves_since(connection: &mut PgConnection) -> Result<i64, StoreError> 
 }
 
 /// What all servers of the database share under a name.
-async fn server_key(connection: &mut PgConnection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+pub(super) async fn server_key(connection: &mut PgConnection, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let content = sqlx::query_scalar!("SELECT content FROM server_key WHERE name = $1", name);
     Ok(content.fetch_optional(connection).await?)
 }

@@ -18,7 +18,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::{
     Export, TelemetryError,
-    names::{self, EntryOutcome, Metric, Operation},
+    names::{self, DatabaseRole, EntryOutcome, Fallback, Metric, Operation},
     otlp,
 };
 
@@ -49,6 +49,8 @@ struct Instruments {
     queue_age: Histogram<f64>,
     entries: Counter<u64>,
     answer_lookups: Counter<u64>,
+    reads: Counter<u64>,
+    fallbacks: Counter<u64>,
     ready: Gauge<u64>,
     /// Up and down with every entry: an atomic is read when somebody asks.
     queued: Arc<AtomicI64>,
@@ -110,6 +112,8 @@ impl Metrics {
             queue_age: seconds(&meter, names::QUEUE_AGE),
             entries: counter(&meter, names::ENTRIES),
             answer_lookups: counter(&meter, names::ANSWER_LOOKUPS),
+            reads: counter(&meter, names::READS),
+            fallbacks: counter(&meter, names::FALLBACKS),
             ready: gauge(&meter, names::READY),
             queued,
             oldest,
@@ -124,13 +128,19 @@ impl Metrics {
 
     /// Counters begin at zero, so that their first step is seen as one.
     fn begin(&self) {
-        self.0.connection_timeouts.add(0, &[pool()]);
+        self.0.connection_timeouts.add(0, &[pool(DatabaseRole::Primary)]);
         self.0.batch_retries.add(0, &[]);
         for outcome in EntryOutcome::ALL {
             self.0.entries.add(0, &[KeyValue::new(names::ENTRY_OUTCOME, outcome.as_str())]);
         }
         for result in ["hit", "miss"] {
             self.0.answer_lookups.add(0, &[KeyValue::new(names::LOOKUP_RESULT, result)]);
+        }
+        for role in DatabaseRole::ALL {
+            self.0.reads.add(0, &[KeyValue::new(names::DATABASE_ROLE, role.as_str())]);
+        }
+        for reason in Fallback::ALL {
+            self.0.fallbacks.add(0, &[KeyValue::new(names::FALLBACK_REASON, reason.as_str())]);
         }
     }
 
@@ -158,21 +168,21 @@ impl Metrics {
     }
 
     /// Somebody waits for a connection, until what this returns is dropped.
-    pub fn connection_awaited(&self) -> Waiting {
+    pub fn connection_awaited(&self, role: DatabaseRole) -> Waiting {
         self.0.pending.fetch_add(1, Ordering::Relaxed);
-        Waiting { metrics: self.clone(), since: Instant::now() }
+        Waiting { metrics: self.clone(), role, since: Instant::now() }
     }
 
     /// Somebody waited in vain for a connection.
-    pub fn connection_timed_out(&self) {
-        self.0.connection_timeouts.add(1, &[pool()]);
+    pub fn connection_timed_out(&self, role: DatabaseRole) {
+        self.0.connection_timeouts.add(1, &[pool(role)]);
     }
 
     /// Shows how many connections there are, used and idle, as `count` tells whenever somebody asks, and may be at most.
-    pub fn connections(&self, most: u32, count: impl Fn() -> (i64, i64) + Send + Sync + 'static) {
+    pub fn connections(&self, role: DatabaseRole, most: u32, count: impl Fn() -> (i64, i64) + Send + Sync + 'static) {
         let Metric { name, unit, about } = names::CONNECTION_COUNT;
         let instrument = self.0.meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(about);
-        let state = |state| [pool(), KeyValue::new(names::CONNECTION_STATE, state)];
+        let state = move |state| [pool(role), KeyValue::new(names::CONNECTION_STATE, state)];
         instrument
             .with_callback(move |observer| {
                 let (used, idle) = count();
@@ -182,7 +192,7 @@ impl Metrics {
             .build();
         let Metric { name, unit, about } = names::CONNECTION_MAX;
         let instrument = self.0.meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(about);
-        instrument.with_callback(move |observer| observer.observe(most.into(), &[pool()])).build();
+        instrument.with_callback(move |observer| observer.observe(most.into(), &[pool(role)])).build();
     }
 
     /// An entry waits for its batch.
@@ -218,6 +228,21 @@ impl Metrics {
     pub fn answer_looked_up(&self, is_hit: bool) {
         let result = if is_hit { "hit" } else { "miss" };
         self.0.answer_lookups.add(1, &[KeyValue::new(names::LOOKUP_RESULT, result)]);
+    }
+
+    /// A ranking or a connection was read from there.
+    pub fn read(&self, role: DatabaseRole) {
+        self.0.reads.add(1, &[KeyValue::new(names::DATABASE_ROLE, role.as_str())]);
+    }
+
+    /// The replica might have answered, and did not.
+    pub fn fell_back(&self, reason: Fallback) {
+        self.0.fallbacks.add(1, &[KeyValue::new(names::FALLBACK_REASON, reason.as_str())]);
+    }
+
+    /// Whether the replica can be read from.
+    pub fn set_replica_ready(&self, ready: bool) {
+        gauge(&self.0.meter, names::REPLICA_READY).record(u64::from(ready), &[]);
     }
 
     /// Whether calls can be served.
@@ -267,18 +292,19 @@ impl Metrics {
 #[derive(Debug)]
 pub struct Waiting {
     metrics: Metrics,
+    role: DatabaseRole,
     since: Instant,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.metrics.0.pending.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.0.connection_wait.record(self.since.elapsed().as_secs_f64(), &[pool()]);
+        self.metrics.0.connection_wait.record(self.since.elapsed().as_secs_f64(), &[pool(self.role)]);
     }
 }
 
-fn pool() -> KeyValue {
-    KeyValue::new(names::POOL_NAME, names::POOL)
+fn pool(role: DatabaseRole) -> KeyValue {
+    KeyValue::new(names::POOL_NAME, role.pool())
 }
 
 /// Shows a number that goes up and down.

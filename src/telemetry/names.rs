@@ -25,10 +25,8 @@ pub const OTHER: &str = "_OTHER";
 pub const DB_SYSTEM_NAME: &str = "db.system.name";
 /// What was done with the database: an [`Operation`].
 pub const DB_OPERATION_NAME: &str = "db.operation.name";
-/// Which pool of connections: always [`POOL`].
+/// Which pool of connections: that to a [`DatabaseRole`].
 pub const POOL_NAME: &str = "db.client.connection.pool.name";
-/// The one pool there is.
-pub const POOL: &str = "rapport";
 /// The state of connections: `idle` or `used`.
 pub const CONNECTION_STATE: &str = "db.client.connection.state";
 /// How many entries a batch holds.
@@ -41,6 +39,10 @@ pub const ENTRY_OUTCOME: &str = "rapport.entry.outcome";
 pub const POLICY_VERSION: &str = "rapport.policy.version";
 /// What a look for a kept answer came to: `hit` or `miss`.
 pub const LOOKUP_RESULT: &str = "rapport.lookup.result";
+/// Which database answered: a [`DatabaseRole`].
+pub const DATABASE_ROLE: &str = "rapport.database.role";
+/// Why the replica did not answer: a [`Fallback`].
+pub const FALLBACK_REASON: &str = "rapport.fallback.reason";
 
 /// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,14 @@ pub const ANSWER_LOOKUPS: Metric =
 /// Always 1, by [`POLICY_VERSION`]: of servers that differ in it, scores differ.
 pub const POLICY: Metric =
     metric("rapport.policy.built_in", "", "The scoring policy of tenants that have published none, by its version");
+/// A counter by [`DATABASE_ROLE`].
+pub const READS: Metric =
+    metric("rapport.reads", "{read}", "Rankings and connections by the database that they were read from");
+/// A counter by [`FALLBACK_REASON`].
+pub const FALLBACKS: Metric =
+    metric("rapport.replica.fallbacks", "{read}", "Reads that the primary answered although the replica might have");
+/// 1 when it can be read from, else 0. Not there without a replica.
+pub const REPLICA_READY: Metric = metric("rapport.replica.ready", "", "Whether the replica can be read from");
 /// 1 when ready, else 0.
 pub const READY: Metric = metric("rapport.ready", "", "Whether calls can be served");
 /// Seconds since 1970.
@@ -145,6 +155,61 @@ impl Operation {
             Self::Filter => "filter",
             Self::History => "history",
             Self::Policy => "policy",
+        }
+    }
+}
+
+/// Which database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DatabaseRole {
+    /// The one that is written to.
+    Primary,
+    /// The one that may answer reads.
+    Replica,
+}
+
+impl DatabaseRole {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Replica];
+
+    /// What it is called.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+
+    /// What the pool of connections to it is called.
+    pub const fn pool(self) -> &'static str {
+        match self {
+            Self::Primary => "rapport",
+            Self::Replica => "rapport-replica",
+        }
+    }
+}
+
+/// Why the primary answered, and not the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// It does not have yet what the caller has to see.
+    Behind,
+    /// It is known not to be usable.
+    NotReady,
+    /// It failed, or took too long.
+    Failed,
+}
+
+impl Fallback {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Behind, Self::NotReady, Self::Failed];
+
+    /// What it is called.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Behind => "behind",
+            Self::NotReady => "not_ready",
+            Self::Failed => "failed",
         }
     }
 }

@@ -131,7 +131,8 @@ async fn another_policy_and_another_day_are_another_answer() {
     policies.publish_policy(request).await.unwrap();
     assert_eq!(ranked(&mut client, question("ada")).await.policy_version, "other");
     policies.rollback_policy(pb::RollbackPolicyRequest::default()).await.unwrap();
-    assert_eq!(ranked(&mut client, question("ada")).await, first);
+    let back = ranked(&mut client, question("ada")).await;
+    assert_eq!((&back.connections, back.policy_version), (&first.connections, first.policy_version));
 
     // Not before midnight, and then at once.
     seconds.fetch_add(86_399, Ordering::Relaxed);

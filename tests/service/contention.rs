@@ -96,7 +96,12 @@ async fn call_and_hang_up(mut client: Client, number: u64) -> (Vec<String>, u32)
                 timeout(patience, client.rank_connections(request)).await.map(|answer| drop(answer.unwrap())).is_ok()
             }
             _ => {
-                let request = pb::GetConnectionRequest { person, peer: "ada".to_owned(), as_of_time: Some(day(9)) };
+                let request = pb::GetConnectionRequest {
+                    person,
+                    peer: "ada".to_owned(),
+                    as_of_time: Some(day(9)),
+                    ..Default::default()
+                };
                 timeout(patience, client.get_connection(request)).await.map(|answer| drop(answer.unwrap())).is_ok()
             }
         };

@@ -124,6 +124,7 @@ async fn every_faulty_field_of_a_ranking_is_named_at_once() {
         page_size: 101,
         page_token: "forged".to_owned(),
         explain: true,
+        at_least_as_fresh_as: "forged".to_owned(),
     };
     let fields = [
         "person",
@@ -137,6 +138,7 @@ async fn every_faulty_field_of_a_ranking_is_named_at_once() {
         "minimum_score",
         "page_size",
         "page_token",
+        "at_least_as_fresh_as",
     ];
     assert_faulty(&client().rank_connections(request).await.unwrap_err(), &fields, &[&GIVEN[..], &["forged"]].concat());
     assert_faulty(
@@ -149,7 +151,12 @@ async fn every_faulty_field_of_a_ranking_is_named_at_once() {
 #[tokio::test]
 async fn every_faulty_field_of_one_connection_is_named_at_once() {
     let faulty = async |person: &str, peer: &str, as_of_time, fields: &[&str]| {
-        let request = pb::GetConnectionRequest { person: person.to_owned(), peer: peer.to_owned(), as_of_time };
+        let request = pb::GetConnectionRequest {
+            person: person.to_owned(),
+            peer: peer.to_owned(),
+            as_of_time,
+            ..Default::default()
+        };
         assert_faulty(&client().get_connection(request).await.unwrap_err(), fields, &GIVEN);
     };
     let before_1970 = Some(Timestamp { seconds: -1, nanos: 0 });
@@ -173,8 +180,12 @@ async fn a_faulty_tenant_is_refused_by_every_method() {
         let sound = act(Kind::Help, "zed-77", "rosa-99", day(0));
         let record = pb::RecordInteractionRequest { interaction: Some(sound), validate_only: false };
         let rank = pb::RankConnectionsRequest { person: "zed-77".to_owned(), ..Default::default() };
-        let get =
-            pb::GetConnectionRequest { person: "zed-77".to_owned(), peer: "rosa-99".to_owned(), as_of_time: None };
+        let get = pb::GetConnectionRequest {
+            person: "zed-77".to_owned(),
+            peer: "rosa-99".to_owned(),
+            as_of_time: None,
+            ..Default::default()
+        };
         let refusals = [
             client.record_interaction(named(tenant, record)).await.unwrap_err(),
             client.record_interactions(named(tenant, tokio_stream::empty())).await.unwrap_err(),

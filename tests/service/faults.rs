@@ -213,7 +213,7 @@ async fn one_call(service: Service, turns: u64) -> (bool, Option<String>) {
         2 => (given_up_after(turns, service.validate(tenant, &draft, Faults::default())).await.is_some(), None),
         3 => {
             let peer = PersonId::parse("person 1").unwrap();
-            let query = ConnectionQuery { person, peer, as_of: None };
+            let query = ConnectionQuery { person, peer, as_of: None, at_least: None };
             (given_up_after(turns, service.connection(tenant, query)).await.is_some(), None)
         }
         4 => {
@@ -229,6 +229,7 @@ async fn one_call(service: Service, turns: u64) -> (bool, Option<String>) {
                 policy: None,
                 after: None,
                 explain: true,
+                at_least: None,
             };
             (given_up_after(turns, service.rank(tenant, query)).await.is_some(), None)
         }

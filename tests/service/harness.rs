@@ -42,7 +42,7 @@ struct Shared {
 }
 
 /// The folder with PostgreSQL's programs, when not any will do.
-fn programs() -> Option<PathBuf> {
+pub fn programs() -> Option<PathBuf> {
     std::env::var_os("RAPPORT_TEST_POSTGRES_BIN").map(Into::into)
 }
 
@@ -115,6 +115,7 @@ pub fn config(database_url: String) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         database: Database::Url(database_url),
+        read_database: None,
         max_connections: 8,
         answer_bytes: 32 << 20,
         health_listen: None,
@@ -260,8 +261,12 @@ pub async fn rank(client: &mut Client, person: &str, as_of: Timestamp) -> Vec<pb
 
 /// One connection as of a time.
 pub async fn connection(client: &mut Client, person: &str, peer: &str, as_of: Timestamp) -> pb::Connection {
-    let request =
-        pb::GetConnectionRequest { person: person.to_owned(), peer: peer.to_owned(), as_of_time: Some(as_of) };
+    let request = pb::GetConnectionRequest {
+        person: person.to_owned(),
+        peer: peer.to_owned(),
+        as_of_time: Some(as_of),
+        ..Default::default()
+    };
     client.get_connection(request).await.unwrap().into_inner().connection.unwrap()
 }
 

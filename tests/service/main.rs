@@ -31,6 +31,7 @@ mod errors;
 mod evaluated;
 mod faults;
 mod feed;
+mod freshness;
 mod harness;
 mod history;
 mod import;

@@ -222,7 +222,12 @@ async fn compare(client: &mut Client, oracle: &Oracle, times: &[Option<Timestamp
         }
         for peer in PERSONS.iter().filter(|peer| **peer != owner) {
             let (person, peer) = (owner.to_owned(), (*peer).to_owned());
-            let request = pb::GetConnectionRequest { person, peer: peer.clone(), as_of_time: as_of.map(to_wire) };
+            let request = pb::GetConnectionRequest {
+                person,
+                peer: peer.clone(),
+                as_of_time: as_of.map(to_wire),
+                ..Default::default()
+            };
             let answer = client.get_connection(request).await.unwrap().into_inner();
             let then = from_wire(answer.as_of_time.unwrap());
             let wanted = oracle.connection(owner, &peer, then);

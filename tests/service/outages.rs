@@ -35,6 +35,7 @@ async fn try_connection(client: &mut Client, days: i64) -> Result<pb::GetConnect
         person: "zed-77".to_owned(),
         peer: "rosa-99".to_owned(),
         as_of_time: Some(day(days)),
+        ..Default::default()
     };
     client.get_connection(request).await.map(tonic::Response::into_inner)
 }

@@ -99,13 +99,14 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 28] = [
+const HOT: [(&[&str], &[&str]); 29] = [
     // Policies: the first of these is read for each ranking.
     (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1", "!change"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
     (&["FROM policy WHERE", "AND version = $2"], &["policy_key"]),
     (&["FROM policy WHERE", "ORDER BY place DESC"], &["policy_place"]),
     (&["SELECT max(place) FROM policy"], &["policy_place"]),
+    (&["INSERT INTO change", "INSERT INTO policy_use"], &["Conflict Arbiter Indexes: tenant_revision_key"]),
     // Rankings: whether an answer still holds, and what it is made of.
     (&["LEFT JOIN change"], &["tenant_revision_key", "policy_use_key", "change_key"]),
     (&["SELECT revision FROM tenant_revision WHERE", "!change"], &["tenant_revision_key"]),
@@ -122,13 +123,13 @@ const HOT: [(&[&str], &[&str]); 28] = [
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
     (&["INSERT INTO ledger"], &["Conflict Arbiter Indexes: ledger_key"]),
-    (&["fingerprint, record_time", "JOIN ledger"], &["ledger_key"]),
+    (&["fingerprint, record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),
     (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key", TIE[0], TIE[1], TIE[2]]),
     (&["ORDER BY commitment.tenant", "FOR UPDATE OF commitment"], &COMMITMENT),
     (&["UPDATE commitment SET"], &COMMITMENT),
     (
-        &["INSERT INTO change"],
+        &["INSERT INTO change", "!policy_use"],
         &["Conflict Arbiter Indexes: rhythm_key", "Conflict Arbiter Indexes: tenant_revision_key", "change_key"],
     ),
     // Rebuilding.

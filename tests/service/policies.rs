@@ -78,7 +78,7 @@ async fn ranked(client: &mut Client, page_token: &str) -> pb::RankConnectionsRes
 
 async fn scored_by(client: &mut Client) -> String {
     let (person, peer) = ("ada".to_owned(), "bob".to_owned());
-    let asked = pb::GetConnectionRequest { person, peer, as_of_time: None };
+    let asked = pb::GetConnectionRequest { person, peer, as_of_time: None, ..Default::default() };
     let of_connection = client.get_connection(asked).await.unwrap().into_inner().policy_version;
     assert_eq!(ranked(client, "").await.policy_version, of_connection);
     of_connection

@@ -171,7 +171,12 @@ async fn try_again(client: &Client, item: &pb::Interaction) {
 async fn assert_unavailable(client: &Client, interaction: &pb::Interaction, limit: Duration) -> [Duration; 4] {
     let [mut one, mut two, mut three, mut four] = [(); 4].map(|()| client.clone());
     let validate = pb::RecordInteractionRequest { interaction: Some(interaction.clone()), validate_only: true };
-    let get = pb::GetConnectionRequest { person: "ada".to_owned(), peer: "bob".to_owned(), as_of_time: None };
+    let get = pb::GetConnectionRequest {
+        person: "ada".to_owned(),
+        peer: "bob".to_owned(),
+        as_of_time: None,
+        ..Default::default()
+    };
     let (record, validate, rank, get) = tokio::join!(
         Box::pin(unavailable(limit, try_record(&mut one, interaction.clone()))),
         Box::pin(unavailable(limit, two.record_interaction(validate))),

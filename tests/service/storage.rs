@@ -118,7 +118,7 @@ async fn a_server_on_an_empty_database_is_alive_says_so_and_waits() {
     let mut client = client_of(app.address(), "one");
     let help = act(Kind::Help, "bob", "ada", day(0));
     let (person, peer) = ("ada".to_owned(), "bob".to_owned());
-    let asked = pb::GetConnectionRequest { person: person.clone(), peer, as_of_time: None };
+    let asked = pb::GetConnectionRequest { person: person.clone(), peer, as_of_time: None, ..Default::default() };
     let validate = pb::RecordInteractionRequest { interaction: Some(help.clone()), validate_only: true };
     let item = pb::RecordInteractionsRequest { sequence: 1, interaction: Some(help.clone()) };
     let streamed = match client.record_interactions(tokio_stream::iter([item])).await {

@@ -180,6 +180,8 @@ const METRICS: [names::Metric; 17] = [
     names::QUEUE_OLDEST,
     names::ENTRIES,
     names::ANSWER_LOOKUPS,
+    names::READS,
+    names::FALLBACKS,
     names::READY,
     names::POLICY,
     names::PROCESS_START,
