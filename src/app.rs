@@ -87,7 +87,7 @@ impl App {
             metrics.policy_built_in(version);
         }
         let (scraped, metrics_address) = offer(config.metrics_listen, &metrics).await?;
-        let (url, postgres) = match config.database {
+        let (url, postgres) = match config.databases.primary {
             Database::Url(url) => (url, None),
             Database::Embedded(options) => {
                 let postgres = EmbeddedPostgres::start(options).await?;
@@ -95,9 +95,9 @@ impl App {
             }
         };
         let watched = Watch { metrics: metrics.clone(), slow_statement: config.slow_statement };
-        let open = |url: &str, role| Store::watched(url, role, config.max_connections, &DEFAULT, watched.clone());
+        let open = |url: &str, role| Store::watched(url, role, config.databases.max_connections, &DEFAULT, watched.clone());
         let store = open(&url, DatabaseRole::Primary)?;
-        let replica = config.read_database.map(|url| open(&url.0, DatabaseRole::Replica)).transpose()?;
+        let replica = config.databases.replica.map(|url| open(&url.0, DatabaseRole::Replica)).transpose()?;
         let (gate, stop) = (Arc::<Gate>::default(), CancellationToken::new());
         if postgres.is_some() {
             store.migrate().await?;

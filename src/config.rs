@@ -31,6 +31,17 @@ pub enum Database {
     Embedded(EmbeddedOptions),
 }
 
+/// The databases that are worked on.
+#[derive(Clone, Debug)]
+pub struct Databases {
+    /// The one that holds the truth.
+    pub primary: Database,
+    /// A replica of it, if it is the operator's, to read from.
+    pub replica: Option<DatabaseUrl>,
+    /// The most connections to either of them.
+    pub max_connections: u32,
+}
+
 /// The URL of a database, which may hold a password.
 #[derive(Clone)]
 pub struct DatabaseUrl(pub String);
@@ -68,11 +79,7 @@ pub struct Config {
     /// How many calls are taken on.
     pub admission: AdmissionLimits,
     /// Where the data is kept.
-    pub database: Database,
-    /// A replica of a database of the operator's, to read from.
-    pub read_database: Option<DatabaseUrl>,
-    /// The most connections to the database, and to its replica.
-    pub max_connections: u32,
+    pub databases: Databases,
     /// How much memory answers may take that are kept to be given again, in bytes.
     pub answer_bytes: u64,
     /// How far in the future an interaction may lie.
@@ -159,20 +166,15 @@ impl Config {
         let slow_statement = Duration::from_millis(reader.number(&on::SLOW_STATEMENT_MS).into());
         let metrics_listen = reader.address(&on::METRICS_LISTEN);
         let (export, log) = (export::export(&mut reader), log(&mut reader));
-        let (database, max_connections) = (database(&mut reader), reader.number(&on::MAX_CONNECTIONS));
-        // A private database has no replica.
-        let is_ours = matches!(database, Some(Database::Url(_)));
-        let read_database = database_url(&mut reader, &on::READ_DATABASE_URL).filter(|_| is_ours);
-        let config = listen.zip(database).map(|(listen, database)| Self {
+        let databases = databases(&mut reader);
+        let config = listen.zip(databases).map(|(listen, databases)| Self {
             listen,
             health_listen,
             access_file,
             tls,
             connections,
             admission,
-            database,
-            read_database: read_database.map(DatabaseUrl),
-            max_connections,
+            databases,
             answer_bytes,
             future_limit,
             shutdown_delay,
@@ -186,11 +188,11 @@ impl Config {
     }
 }
 
-/// The database, and the most connections to it, for commands that do nothing but work on it.
-pub fn read_database(flags: Flags, environment: Environment<'_>) -> Result<(Database, u32), ConfigError> {
+/// The databases, for commands that do nothing but work on it.
+pub fn read_databases(flags: Flags, environment: Environment<'_>) -> Result<Databases, ConfigError> {
     let mut reader = Reader::new(flags, environment);
-    let (database, max_connections) = (database(&mut reader), reader.number(&on::MAX_CONNECTIONS));
-    reader.finish(database.map(|database| (database, max_connections)))
+    let config = databases(&mut reader);
+    reader.finish(config)
 }
 
 impl LogConfig {
@@ -245,6 +247,16 @@ fn tls(reader: &mut Reader<'_>) -> Option<TlsFiles> {
 fn database_url(reader: &mut Reader<'_>, setting: &Setting) -> Option<String> {
     let is_url = |text: &str| ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
     reader.read(setting, |text| is_url(text).then(|| text.to_owned()))
+}
+
+fn databases(reader: &mut Reader<'_>) -> Option<Databases> {
+    let (primary, max_connections) = (database(reader), reader.number(&on::MAX_CONNECTIONS));
+    let replica = database_url(reader, &on::READ_DATABASE_URL);
+    primary.map(|primary| {
+        // A private database has no replica.
+        let replica = replica.filter(|_| matches!(primary, Database::Url(_))).map(DatabaseUrl);
+        Databases { primary, replica, max_connections }
+    })
 }
 
 /// The database that comes from the earlier source: one of the operator's, or a folder for a private one.
@@ -347,6 +359,6 @@ mod tests {
         let environment =
             |name: &str| name.ends_with("DATABASE_URL").then(|| "postgresql://a:secret@localhost/r".to_owned());
         let config = Config::read(Flags::default(), &environment).unwrap();
-        assert!(!format!("{config:?}").contains("secret") && config.read_database.is_some());
+        assert!(!format!("{config:?}").contains("secret") && config.databases.replica.is_some());
     }
 }

@@ -3,10 +3,11 @@
 use clap::Args;
 
 use crate::{
-    config::{Database, process_environment, read_database},
+    config::{Database, Databases, process_environment, read_databases},
     embedded::{EmbeddedError, EmbeddedPostgres, url_of_running},
     scoring::DEFAULT,
-    store::{Schema, Store, StoreError},
+    store::{Schema, Store, StoreError, Watch},
+    telemetry::names::DatabaseRole,
 };
 
 use super::{
@@ -25,23 +26,23 @@ pub(super) struct DatabaseArguments {
     settings: SettingArguments<OfDatabase>,
 }
 
-/// A store, and the private PostgreSQL below it when this process runs it.
+/// A store, its replica if it has one, and the private PostgreSQL below it when this process runs it.
 pub(super) struct Opened {
     pub store: Store,
+    pub replica: Option<Store>,
     postgres: Option<EmbeddedPostgres>,
 }
 
 impl DatabaseArguments {
     /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running.
     pub(super) async fn open(self) -> Result<Opened, Failure> {
-        let (database, max_connections) = read_database(self.settings.flags, &process_environment)?;
-        open(database, max_connections).await
+        open(read_databases(self.settings.flags, &process_environment)?).await
     }
 }
 
-/// Opens a database.
-pub(super) async fn open(database: Database, max_connections: u32) -> Result<Opened, Failure> {
-    let (url, postgres) = match database {
+/// Opens a database, and its replica.
+pub(super) async fn open(databases: Databases) -> Result<Opened, Failure> {
+    let (url, postgres) = match databases.primary {
         Database::Url(url) => (url, None),
         Database::Embedded(options) => {
             let data_dir = options.data_dir.clone();
@@ -52,12 +53,17 @@ pub(super) async fn open(database: Database, max_connections: u32) -> Result<Ope
             }
         }
     };
-    Ok(Opened { store: Store::new(&url, max_connections, &DEFAULT)?, postgres })
+    let open = |url: &str, role| Store::watched(url, role, databases.max_connections, &DEFAULT, Watch::off());
+    let replica = databases.replica.map(|url| open(&url.0, DatabaseRole::Replica)).transpose()?;
+    Ok(Opened { store: open(&url, DatabaseRole::Primary)?, replica, postgres })
 }
 
 impl Opened {
     pub(super) async fn close(self) {
         self.store.close().await;
+        if let Some(replica) = self.replica {
+            replica.close().await;
+        }
         if let Some(postgres) = self.postgres {
             postgres.stop().await;
         }

@@ -246,13 +246,13 @@ mod tests {
         let config = told(Flags::default().with(&on::MAX_CALLS, "3"), &variables, file).unwrap();
         let admission = &config.admission;
         assert_eq!((admission.calls, admission.tenant_calls, admission.tenant_rate), (3, 2, 10));
-        assert_eq!((config.listen.port(), config.max_connections), (1, 10));
+        assert_eq!((config.listen.port(), config.databases.max_connections), (1, 10));
     }
 
     #[test]
     fn the_database_is_that_of_the_earlier_source() {
         let url = |database| matches!(database, Database::Url(_));
-        let read = |flags, variables: &[_], file: &str| url(told(flags, variables, file).unwrap().database);
+        let read = |flags, variables: &[_], file: &str| url(told(flags, variables, file).unwrap().databases.primary);
         let (variable, key) = ([("DATABASE_URL", "postgresql://a/b")], "database_url = 'postgresql://a/b'");
         assert!(read(Flags::default(), &variable, "data_dir = '/d'"));
         assert!(read(Flags::default(), &[], &format!("data_dir = '/d'\n{key}")));

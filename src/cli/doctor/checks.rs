@@ -24,6 +24,13 @@ pub(super) enum Outcome {
     Finding(String),
 }
 
+impl Check {
+    /// Whether there is something to do about it.
+    pub(super) fn is_finding(&self) -> bool {
+        self.outcome != Outcome::Fine
+    }
+}
+
 pub(super) fn check(name: &'static str, found: impl Into<String>, is_fine: bool, advice: impl Into<String>) -> Check {
     let outcome = if is_fine { Outcome::Fine } else { Outcome::Finding(advice.into()) };
     Check { name, found: found.into(), outcome }

@@ -1,14 +1,15 @@
-//! `rapport doctor`: look at a deployment's settings, the files they name and its database, and say what is to be done about
-//! them. Nothing is changed.
+//! `rapport doctor`: look at a deployment's settings, the files they name, its database and its replica, and say what is to be
+//! done about them. Nothing is changed.
 
 mod checks;
 mod files;
+mod replica;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
-    config::{Config, ConfigError, process_environment, read_database},
+    config::{Config, ConfigError, process_environment, read_databases},
     service::Clock,
 };
 
@@ -49,15 +50,15 @@ pub(super) async fn run(arguments: Arguments, config: Result<Config, ConfigError
             if let Some(file) = &config.access_file {
                 checks.extend(files::access(file).await);
             }
-            Some((config.database, config.max_connections))
+            Some(config.databases)
         }
-        Err(_) => read_database(arguments.settings.flags, &process_environment).ok(),
+        Err(_) => read_databases(arguments.settings.flags, &process_environment).ok(),
     };
-    if let Some((database, max_connections)) = target {
-        checks.extend(database_checks(database::open(database, max_connections).await, &clock).await);
+    if let Some(target) = target {
+        checks.extend(database_checks(database::open(target).await, &clock).await);
     }
     report(&checks, arguments.json);
-    let is_well = checks.iter().all(|check| matches!(check.outcome, Outcome::Fine));
+    let is_well = !checks.iter().any(Check::is_finding);
     Ok(if is_well { Finished::Well } else { Finished::WithFindings })
 }
 
@@ -66,19 +67,22 @@ async fn database_checks(opened: Result<database::Opened, Failure>, clock: &Cloc
         Ok(opened) => opened,
         Err(failure) => return vec![checks::unreached(&failure.to_string())],
     };
-    let checks = match opened.store.condition(|| clock.now()).await {
+    let mut checks: Vec<Check> = match opened.store.condition(|| clock.now()).await {
         Ok(condition) => {
             let schema = opened.store.check_schema().await;
             [checks::reached(), checks::schema(&schema)].into_iter().chain(checks::of(&condition)).collect()
         }
         Err(error) => vec![checks::unreached(&error.with_causes())],
     };
+    if let Some(replica) = &opened.replica {
+        checks.extend(replica::checks(replica, &opened.store).await);
+    }
     opened.close().await;
     checks
 }
 
 fn report(checks: &[Check], as_json: bool) {
-    let findings = checks.iter().filter(|check| !matches!(check.outcome, Outcome::Fine)).count();
+    let findings = checks.iter().filter(|check| check.is_finding()).count();
     if as_json {
         print::json(&json!({ "checks": checks.iter().map(to_json).collect::<Vec<_>>(), "findings": findings }));
         return;
