@@ -109,7 +109,7 @@ class Containers:
         memory = container["resources"]["limits"]["memory"].replace("Mi", "m")
         words = [*PODMAN, "run", "--network", "host", "--read-only", "--read-only-tmpfs=false", "--user", user,
                  "--cap-drop", *may["capabilities"]["drop"], "--security-opt", "no-new-privileges", "--memory", memory,
-                 "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", *options]
+                 "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:1024", *options]
         for name, value in self.overlay.environment(container).items():
             value = re.sub(r"^0\.0\.0\.0:(\d+)$", lambda found: self.addresses[found[1]], value)
             words += ["--env", f"{name}={value.replace('@postgres/', self.database)}"]
@@ -223,10 +223,15 @@ def ended_under_load(name, channel, key):
     return [made for made_by_one in acts for made in made_by_one], took, most
 
 
+def told_of(name, file):
+    """What the system tells of the server's process."""
+    pid = run(*PODMAN, "inspect", "--format", "{{.State.Pid}}", name).strip()
+    return pathlib.Path(f"/proc/{pid}/{file}").read_text()
+
+
 def memory_mib(name):
     """The most memory that the server has had, and what it has now."""
-    pid = run(*PODMAN, "inspect", "--format", "{{.State.Pid}}", name).strip()
-    found = dict(re.findall(r"^(VmHWM|VmRSS):\s+(\d+) kB$", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+    found = dict(re.findall(r"^(VmHWM|VmRSS):\s+(\d+) kB$", told_of(name, "status"), re.MULTILINE))
     return [round(int(found[field]) / 1024) for field in ("VmHWM", "VmRSS")]
 
 
@@ -252,6 +257,7 @@ def served(containers, key):
     calls, probes = containers.addresses["50051"], containers.addresses["50052"]
     eventually("it lives without a schema", 30, lambda: status(probes, "liveness") == "SERVING")
     check(status(probes, "readiness") == "NOT_SERVING", "without a schema it is not ready")
+    check(re.search(r"Max open files +4096 +4096 ", told_of(name, "limits")), "it has as many connections as it may have")
     check(containers.migrate() == "The schema is up to date.\n", "the job migrates")
     eventually("with a schema it is ready", 15, lambda: status(probes, "readiness") == "SERVING")
     with grpc.insecure_channel(calls) as channel:
