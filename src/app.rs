@@ -95,7 +95,8 @@ impl App {
             }
         };
         let watched = Watch { metrics: metrics.clone(), slow_statement: config.slow_statement };
-        let open = |url: &str, role| Store::watched(url, role, config.databases.max_connections, &DEFAULT, watched.clone());
+        let open =
+            |url: &str, role| Store::watched(url, role, config.databases.max_connections, &DEFAULT, watched.clone());
         let store = open(&url, DatabaseRole::Primary)?;
         let replica = config.databases.replica.map(|url| open(&url.0, DatabaseRole::Replica)).transpose()?;
         let (gate, stop) = (Arc::<Gate>::default(), CancellationToken::new());

@@ -1,7 +1,12 @@
 //! The arrow `cli, app → rpc → service → store → scoring → domain`, beside it the client, and who may touch what, kept by
 //! reading the sources.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, and may be asked to write"
+)]
 
 use std::{
     fs,
@@ -224,7 +229,8 @@ fn row(setting: &Setting) -> String {
 fn the_readme_has_every_setting_as_it_is_declared() {
     let mut table = "| flag | variable | default | meaning |\n|---|---|---|---|\n".to_owned();
     for settings in SETTINGS.chunk_by(|one, next| one.group == next.group) {
-        table += &format!("| **{}** | | | |\n", settings[0].group.heading());
+        let heading = format!("| **{}** | | | |\n", settings[0].group.heading());
+        table.push_str(&heading);
         table.extend(settings.iter().map(row));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");

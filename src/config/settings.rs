@@ -214,10 +214,10 @@ settings! {
     MAX_CLIENT_CONNECTIONS = setting("max-client-connections", Limits, Form::Number(1, 1_000_000), Value("10000"),
         "the most connections of callers; more wait until one ends");
     CONNECTION_AGE_SECONDS = setting("connection-age-seconds", Limits, Form::Number(1, 604_800), Value("1800"),
-        "how old such a connection becomes, give or take a tenth, before it is told to go away");
+        "how old a connection of a caller becomes, give or take a tenth, before it is told to go away");
     MAX_CALLS = setting("max-calls", Limits, Form::Number(1, 1_000_000), Value("8192"),
         "the most calls at once, a stream being one");
-    TENANT_CALLS = setting("tenant-calls", Limits, Form::Number(1, 1_000_000), Value("6144"), "the most of one tenant");
+    TENANT_CALLS = setting("tenant-calls", Limits, Form::Number(1, 1_000_000), Value("6144"), "the most calls of one tenant at once");
     TENANT_RATE = setting("tenant-rate", Limits, Form::Number(0, 1_000_000), Value("0"),
         "the most calls and items of streams of one tenant in a second; 0 for any number");
     ANSWER_CACHE_MIB = setting("answer-cache-mib", Limits, Form::Number(0, 65_536), Value("32"),
@@ -243,7 +243,7 @@ settings! {
     SHUTDOWN_DELAY_SECONDS = setting("shutdown-delay-seconds", Ending, Form::Number(0, 3600), Value("0"),
         "how long calls are taken in after the server has told that it is no longer ready");
     DRAIN_LIMIT_SECONDS = setting("drain-limit-seconds", Ending, Form::Number(0, 3600), Value("20"),
-        "how long calls may take to end");
+        "how long calls may take to end at shutdown");
 
     LOG = setting("log", Telemetry, FILTER, Value("info"), "which log lines, such as `rapport=debug`");
     LOG_FORMAT_NAME = setting("log-format", Telemetry, LOG_FORMAT, Value("pretty"),

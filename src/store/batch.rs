@@ -53,11 +53,11 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    pub fn new(progress: Arc<Notify>) -> Self {
+    pub(super) fn new(progress: Arc<Notify>) -> Self {
         Self { progress, ..Self::default() }
     }
 
-    pub fn is_reached(&self) -> bool {
+    pub(super) fn is_reached(&self) -> bool {
         self.reached.load(Ordering::SeqCst)
     }
 
@@ -66,13 +66,13 @@ impl Ending {
         self.progress.notify_one();
     }
 
-    pub fn begin(&self) {
+    pub(super) fn begin(&self) {
         self.reached.store(false, Ordering::SeqCst);
     }
 }
 
 impl Recorder {
-    pub fn new(store: Store, ending: Arc<Ending>) -> Self {
+    pub(super) fn new(store: Store, ending: Arc<Ending>) -> Self {
         Self { store, lease: None, attempts: 0, ending }
     }
 

@@ -65,6 +65,11 @@ pub(super) async fn basis(
     Ok(Basis { revision: now.revision, origin })
 }
 
+/// The revision of a tenant in a transaction of the primary's.
+pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
+    Ok(basis(connection, tenant, DatabaseRole::Primary, 0).await?.revision)
+}
+
 /// Which database answered. Another one that takes over may know other things by the same revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -75,12 +80,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    fn of(
-        is_standby: bool,
-        role: DatabaseRole,
-        connections: u64,
-        started: OffsetDateTime,
-    ) -> Result<Self, StoreError> {
+    fn of(is_standby: bool, role: DatabaseRole, connections: u64, started: OffsetDateTime) -> Result<Self, StoreError> {
         if is_standby && role == DatabaseRole::Primary {
             return Err(StoreError::Standby);
         }

@@ -23,10 +23,7 @@ use sqlx::{Connection as _, PgConnection, migrate::Migrator};
 
 use crate::telemetry::names::Operation;
 
-use super::{
-    Store, StoreError, connect,
-    lease::within,
-};
+use super::{Store, StoreError, connect, lease::within};
 
 /// Programs before this one may have to do with a schema that knows more migrations than they do.
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {

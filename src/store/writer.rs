@@ -60,7 +60,7 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub fn new(entry: Entry) -> (Self, Answer) {
+    pub(super) fn new(entry: Entry) -> (Self, Answer) {
         let (answer, answered) = oneshot::channel();
         (Self { entry, since: Instant::now(), caller: Caller::current(), answer }, answered)
     }
@@ -178,7 +178,7 @@ impl Lanes {
     /// waits.
     fn next(&mut self) -> Option<(usize, Vec<Pending>, Recorder)> {
         let settled = self.each.iter().all(|lane| lane.recorder.is_some() || lane.ending.is_reached());
-        let takes = |number: usize| {
+        let batch_of = |number: usize| {
             std::array::from_fn(|lane| {
                 let waiting = self.each[lane].waiting.len();
                 // What is much goes its own lane.
@@ -187,7 +187,7 @@ impl Lanes {
         };
         let (number, taken): (usize, [bool; LANES]) = (0..LANES)
             .filter(|number| self.each[*number].recorder.is_some())
-            .map(|number| (number, takes(number)))
+            .map(|number| (number, batch_of(number)))
             .find(|(_, taken)| taken.contains(&true))?;
         let recorder = self.each[number].recorder.take()?;
         recorder.ending.begin();

@@ -14,7 +14,7 @@ use rapport::{
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
-    harness::{Client, act, after, client_of, config, database, day, document, policies_of, record, start},
+    harness::{Client, act, after, client_of, config, database, databases, day, document, policies_of, record, start},
     process::random,
 };
 
@@ -26,7 +26,7 @@ fn clock() -> (Clock, Arc<AtomicI64>) {
 }
 
 async fn server(url: &str, answer_bytes: u64, clock: &Clock) -> Client {
-    let config = Config { answer_bytes, max_connections: 4, ..config(url.to_owned()) };
+    let config = Config { answer_bytes, databases: databases(url.to_owned(), 4), ..config(url.to_owned()) };
     let client = client_of(start(config, clock.clone()).await.address(), "one");
     // A new connection makes a server look at everything anew; after this it has all that it may have.
     for _ in 0..3 {

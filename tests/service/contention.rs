@@ -10,7 +10,8 @@ use tonic::Code;
 use crate::{
     feed::{assert_derived, assert_exactly, item},
     harness::{
-        Client, act, after, client, client_of, config, database, day, eventually, reason, record, start, try_record,
+        Client, act, after, client, client_of, config, database, databases, day, eventually, reason, record, start,
+        try_record,
     },
     process::{random, random_pause},
 };
@@ -19,7 +20,9 @@ use crate::{
 async fn callers_who_hang_up_leave_a_clean_pool() {
     const MAX_CONNECTIONS: u32 = 4;
     let url = database(true).await;
-    let server = start(Config { max_connections: MAX_CONNECTIONS, ..config(url.clone()) }, Clock::system()).await;
+    let server =
+        start(Config { databases: databases(url.clone(), MAX_CONNECTIONS), ..config(url.clone()) }, Clock::system())
+            .await;
     let client = client_of(server.address(), "impatient");
     let callers: Vec<_> = (0..4).map(|number| tokio::spawn(call_and_hang_up(client.clone(), number))).collect();
     let (mut acknowledged, mut dropped) = (Vec::new(), 0);

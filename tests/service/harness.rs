@@ -15,7 +15,7 @@ use std::{
 use prost_types::Timestamp;
 use rapport::{
     app::App,
-    config::{Config, Database, LogConfig},
+    config::{Config, Database, Databases, LogConfig},
     domain::Kind,
     embedded::{EmbeddedOptions, EmbeddedPostgres},
     rpc::{AdmissionLimits, ConnectionLimits, TENANT_KEY, pb},
@@ -110,13 +110,16 @@ pub fn unique() -> String {
     format!("{now:x}_{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A database without a replica, over at most so many connections.
+pub fn databases(url: String, max_connections: u32) -> Databases {
+    Databases { primary: Database::Url(url), replica: None, max_connections }
+}
+
 /// The settings of a server on a database, on any free port.
 pub fn config(database_url: String) -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
-        database: Database::Url(database_url),
-        read_database: None,
-        max_connections: 8,
+        databases: databases(database_url, 8),
         answer_bytes: 32 << 20,
         health_listen: None,
         access_file: None,

@@ -20,7 +20,7 @@ use crate::{
 /// A server on a database that reads from another one, and where its metrics are.
 async fn server(url: &str, replica_url: &str) -> (App, SocketAddr) {
     let mut settings = config(url.to_owned());
-    settings.read_database = Some(DatabaseUrl(replica_url.to_owned()));
+    settings.databases.replica = Some(DatabaseUrl(replica_url.to_owned()));
     settings.metrics_listen = Some(([127, 0, 0, 1], 0).into());
     let app = start(settings, Clock::system()).await;
     let metrics = app.metrics_address().unwrap();
