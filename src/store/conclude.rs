@@ -75,7 +75,7 @@ pub(super) async fn conclude<'a>(
                UPDATE tie SET first_time = given.first_time, last_time = given.last_time, counts = given.counts,
                    today = given.today, evidence = given.evidence
                FROM given
-               WHERE NOT is_new AND tie.tenant = given.tenant AND tie.actor = given.actor
+               WHERE NOT given.is_new AND tie.tenant = given.tenant AND tie.actor = given.actor
                    AND tie.recipient = given.recipient
                RETURNING 1
            ), ties AS MATERIALIZED (

@@ -128,8 +128,10 @@ pub(super) async fn latest_acts(
         r#"SELECT tenant, actor, recipient, interaction_id, interaction_time, kind, group_size, effort_micros, unprompted,
                goal IS NOT NULL AS "serves_goal!", due_time, refers_to
            FROM (
-               SELECT ledger.*, row_number() OVER (PARTITION BY tenant, actor, recipient, kind
-                   ORDER BY interaction_time DESC, interaction_id) AS place
+               SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
+                   effort_micros, unprompted, goal, due_time, refers_to,
+                   row_number() OVER (PARTITION BY ledger.tenant, ledger.actor, ledger.recipient, kind
+                       ORDER BY interaction_time DESC, interaction_id) AS place
                FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
                JOIN ledger USING (tenant, actor, recipient)
                WHERE interaction_time <= $4
@@ -179,7 +181,7 @@ pub(super) async fn acts_on_days(
            FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
                AS late (tenant, actor, recipient, day_start, day_end)
            JOIN ledger ON ledger.tenant = late.tenant AND ledger.actor = late.actor AND ledger.recipient = late.recipient
-               AND interaction_time >= day_start AND interaction_time < day_end
+               AND interaction_time >= late.day_start AND interaction_time < late.day_end
            WHERE (ledger.tenant, interaction_id) NOT IN (SELECT * FROM UNNEST($6::text[], $7::text[]))"#,
         &ties.tenants as _,
         &ties.actors as _,
@@ -214,19 +216,22 @@ pub(super) async fn days_until<'a>(
     let [active, helped] = day_weights(policy);
     let rows = sqlx::query!(
         r#"WITH person AS (SELECT * FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person)), tie_day AS (
-               SELECT person.tenant, person, true AS sent, date_trunc('day', interaction_time, 'UTC') AS day,
-                   max(interaction_time) AS last_time, max(($3::double precision[])[kind] / group_size) AS active,
-                   max(($4::double precision[])[kind] / group_size) AS helped
-               FROM person JOIN ledger ON ledger.tenant = person.tenant AND actor = person
-               WHERE interaction_time <= $5
-               GROUP BY person.tenant, person, recipient, day
+               SELECT person.tenant, person.person, true AS sent,
+                   date_trunc('day', ledger.interaction_time, 'UTC') AS day,
+                   max(ledger.interaction_time) AS last_time,
+                   max(($3::double precision[])[ledger.kind] / ledger.group_size) AS active,
+                   max(($4::double precision[])[ledger.kind] / ledger.group_size) AS helped
+               FROM person JOIN ledger ON ledger.tenant = person.tenant AND ledger.actor = person.person
+               WHERE ledger.interaction_time <= $5
+               GROUP BY person.tenant, person.person, ledger.recipient, date_trunc('day', ledger.interaction_time, 'UTC')
                UNION ALL
-               SELECT person.tenant, person, false, date_trunc('day', interaction_time, 'UTC') AS day,
-                   max(interaction_time), max(($3::double precision[])[kind] / group_size), 0.0
-               FROM person JOIN tie ON tie.tenant = person.tenant AND tie.recipient = person
+               SELECT person.tenant, person.person, false, date_trunc('day', ledger.interaction_time, 'UTC'),
+                   max(ledger.interaction_time),
+                   max(($3::double precision[])[ledger.kind] / ledger.group_size), 0.0
+               FROM person JOIN tie ON tie.tenant = person.tenant AND tie.recipient = person.person
                JOIN ledger ON ledger.tenant = tie.tenant AND ledger.actor = tie.actor AND ledger.recipient = tie.recipient
-               WHERE interaction_time <= $5
-               GROUP BY person.tenant, person, tie.actor, day
+               WHERE ledger.interaction_time <= $5
+               GROUP BY person.tenant, person.person, tie.actor, date_trunc('day', ledger.interaction_time, 'UTC')
            )
            SELECT tenant AS "tenant!", person AS "person!", max(last_time) AS "last_time!",
                coalesce(sum(active) FILTER (WHERE sent), 0.0) AS "sent!",

@@ -107,7 +107,7 @@ pub(super) async fn write(
            ), changed AS (
                UPDATE rhythm SET last_time = given.last_time, day = given.day, days = given.days
                FROM given
-               WHERE NOT is_new AND rhythm.tenant = given.tenant AND rhythm.person = given.person
+               WHERE NOT given.is_new AND rhythm.tenant = given.tenant AND rhythm.person = given.person
                RETURNING 1
            )
            SELECT (SELECT count(*) FROM added) AS "added!", (SELECT count(*) FROM changed) AS "changed!""#,

@@ -118,7 +118,7 @@ const HOT: [(&[&str], &[&str]); 29] = [
     (&["AS \"peer!\""], &["tie_key", "tie_recipient", "ledger_pair"]),
     // Past times and explanations.
     (&["JOIN ledger USING (tenant, actor, recipient)", "LIMIT $5"], &["ledger_pair", "interaction_time <="]),
-    (&["max(interaction_time)"], &["ledger_pair", "tie_recipient", "interaction_time <="]),
+    (&["max(ledger.interaction_time)"], &["ledger_pair", "tie_recipient", "interaction_time <="]),
     (&["row_number()"], &["ledger_pair", "interaction_time <="]),
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.

@@ -1,7 +1,7 @@
 //! Upgrades and what takes them back: this program on a schema that a later one made. That one's migration is made up, and
 //! applied as `rapport migrate` would.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, fs, net::SocketAddr, time::Duration};
 
 use rapport::{
     domain::Kind,
@@ -89,6 +89,37 @@ async fn an_upgrade_and_its_rollback_under_load_fail_no_call() {
     // Both name their acts alike, so what one recorded the other records again.
     let acts: BTreeSet<String> = first.into_iter().chain(second).collect();
     assert_kept(&url, acts.into_iter().collect()).await;
+}
+
+/// A name that a statement gives to something may become that of a column.
+#[tokio::test]
+async fn no_statement_minds_how_the_columns_are_called_that_are_added() {
+    let mut connection = PgConnection::connect(&database(true).await).await.unwrap();
+    let columns: Vec<(String, Vec<String>)> = sqlx::query_as(
+        "SELECT relname::text, array_agg(attname::text) FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+         WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' GROUP BY relname",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).unwrap() {
+        let recorded: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(file.unwrap().path()).unwrap()).unwrap();
+        let query = recorded["query"].as_str().unwrap();
+        let words: BTreeSet<&str> = query
+            .split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')
+            .filter(|word| !word.is_empty())
+            .collect();
+        let mut script = "BEGIN; ".to_owned();
+        for (table, columns) in columns.iter().filter(|(table, _)| words.contains(table.as_str())) {
+            for word in words.iter().filter(|word| !columns.iter().any(|column| column == *word)) {
+                write!(script, "ALTER TABLE {table} ADD COLUMN \"{word}\" text; ").unwrap();
+            }
+        }
+        write!(script, "PREPARE before AS {query}; ROLLBACK; DEALLOCATE ALL").unwrap();
+        let prepared = sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut connection).await;
+        assert!(prepared.is_ok(), "{prepared:?} in {query}");
+    }
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ from restarts import Method, keep_calling  # noqa: E402
 
 CONFIG = pathlib.Path(__file__).parents[3] / "deploy" / "envoy" / "envoy.yaml"
 HOSTS = ["127.0.0.2", "127.0.0.3"]
-CALLERS, BALANCED_CALLS, FEWEST_RECORDED = 4, 400, 100
+CALLERS, BALANCED_CALLS, FEWEST_RECORDED = 4, 400, 40
 # What a caller is told of an answer that was cut.
 CUT = "RST_STREAM"
 
