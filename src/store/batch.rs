@@ -76,8 +76,8 @@ impl Recorder {
         Self { store, lease: None, attempts: 0, ending }
     }
 
-    /// Records entries in one transaction, and tells what became of each, in their order. After a lost connection the same
-    /// entries can be recorded again: what was committed is recognised.
+    /// Records entries in one transaction, or in one for each tenant when tables are distributed, and tells what became of
+    /// each, in their order. After a lost connection the same entries can be recorded again: what was committed is recognised.
     async fn record(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
         self.attempts += 1;
         let mut lease = match self.lease.take() {
@@ -85,10 +85,14 @@ impl Recorder {
             None => self.store.lease(Operation::Record).await?,
         };
         let outcomes = within(async {
-            let mut transaction = lease.begin().await?;
-            let outcomes = absorb::record(&mut transaction, entries, self.store.policy).await?;
-            self.ending.reach();
-            transaction.commit().await?;
+            let mut outcomes = Vec::with_capacity(entries.len());
+            let together = |one: &Entry, next: &Entry| one.tenant == next.tenant || !self.store.is_distributed();
+            for entries in entries.chunk_by(together) {
+                let mut transaction = lease.begin().await?;
+                outcomes.extend(absorb::record(&mut transaction, entries, self.store.policy).await?);
+                self.ending.reach();
+                transaction.commit().await?;
+            }
             Ok(outcomes)
         });
         let outcomes = outcomes.await;
@@ -111,6 +115,9 @@ pub(super) async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut record
     }
     if batch.is_empty() {
         return (lane, recorder);
+    }
+    if recorder.store.is_distributed() {
+        batch.sort_by(|one, other| one.entry.tenant.cmp(&other.entry.tenant));
     }
     let span = batch_span(&batch);
     let (entries, answers): (Vec<_>, Vec<_>) = batch.into_iter().map(|pending| (pending.entry, pending.answer)).unzip();

@@ -224,7 +224,7 @@ impl Store {
         if *done < needed {
             let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let mut lease = self.lease(Operation::Look).await?;
-            let connections = self.connections.load(Ordering::SeqCst);
+            let connections = self.opened.count.load(Ordering::SeqCst);
             let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, connections)).await;
             lease.end(caught_up)?;
             *done = number;

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     StoreError,
-    rows::{CommitmentRow, CommitmentRowKey, KeyColumns, TieKey, to_sql},
+    rows::{CommitmentRow, CommitmentRowKey, KeyColumns, TieKey, only, to_sql},
 };
 
 type Commitments = HashMap<CommitmentRowKey, Commitment>;
@@ -73,12 +73,14 @@ pub(super) async fn lock(connection: &mut PgConnection, keys: &[CommitmentRowKey
              due_time, group_size, outcome_time, outcome_id, released_time
          FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[]) AS key (tenant, committed, counterpart, commitment_id)
          JOIN commitment USING (tenant, committed, counterpart, commitment_id)
+         WHERE $5::text IS NULL OR commitment.tenant = $5
          ORDER BY commitment.tenant, commitment.committed, commitment.counterpart, commitment.commitment_id
          FOR UPDATE OF commitment",
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
         &ids as _,
+        only(&ties.tenants),
     )
     .fetch_all(connection)
     .await?;
@@ -166,7 +168,8 @@ pub(super) async fn update(
              AS new (tenant, committed, counterpart, commitment_id, made_time, due_time, group_size, outcome_time,
                  outcome_id, released_time)
          WHERE commitment.tenant = new.tenant AND commitment.committed = new.committed
-             AND commitment.counterpart = new.counterpart AND commitment.commitment_id = new.commitment_id",
+             AND commitment.counterpart = new.counterpart AND commitment.commitment_id = new.commitment_id
+             AND ($11::text IS NULL OR commitment.tenant = $11)",
         &columns.ties.tenants as _,
         &columns.ties.actors as _,
         &columns.ties.recipients as _,
@@ -177,6 +180,7 @@ pub(super) async fn update(
         &columns.outcome_times as _,
         &columns.outcome_ids as _,
         &columns.released_times as _,
+        only(&columns.ties.tenants),
     )
     .execute(connection)
     .await?;
@@ -192,11 +196,13 @@ pub(super) async fn delete(connection: &mut PgConnection, keys: &[CommitmentRowK
         "DELETE FROM commitment USING UNNEST($1::text[], $2::text[], $3::text[], $4::text[])
              AS old (tenant, committed, counterpart, commitment_id)
          WHERE commitment.tenant = old.tenant AND commitment.committed = old.committed
-             AND commitment.counterpart = old.counterpart AND commitment.commitment_id = old.commitment_id",
+             AND commitment.counterpart = old.counterpart AND commitment.commitment_id = old.commitment_id
+             AND ($5::text IS NULL OR commitment.tenant = $5)",
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
         &ids as _,
+        only(&ties.tenants),
     )
     .execute(connection)
     .await?;

@@ -14,7 +14,7 @@ use super::{
     StoreError,
     changes::{MOST_CHANGES, PersonMark},
     rhythm,
-    rows::{KeyColumns, RhythmKey, TieKey},
+    rows::{KeyColumns, RhythmKey, TieKey, only},
     tie,
 };
 
@@ -76,7 +76,7 @@ pub(super) async fn conclude<'a>(
                    today = given.today, evidence = given.evidence
                FROM given
                WHERE NOT given.is_new AND tie.tenant = given.tenant AND tie.actor = given.actor
-                   AND tie.recipient = given.recipient
+                   AND tie.recipient = given.recipient AND ($22::text IS NULL OR tie.tenant = $22)
                RETURNING 1
            ), ties AS MATERIALIZED (
                SELECT (SELECT count(*) FROM begun) AS begun, (SELECT count(*) FROM changed) AS changed
@@ -121,6 +121,7 @@ pub(super) async fn conclude<'a>(
                DELETE FROM change USING next
                WHERE next.revision % 256 = 0 AND change.tenant = next.tenant
                    AND change.revision < next.revision - 2 * $21::bigint
+                   AND ($22::text IS NULL OR change.tenant = $22)
            ), noted AS (
                INSERT INTO change (tenant, revision, persons)
                SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)
@@ -149,6 +150,7 @@ pub(super) async fn conclude<'a>(
         &tenants as _,
         &marks,
         MOST_CHANGES,
+        only(&tenants),
     );
     let written = written.fetch_one(connection).await?;
     super::all_written(written.begun, begun.len()).ok_or(StoreError::Raced)?;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -53,13 +53,22 @@ impl Watch {
     }
 }
 
-/// A pool on the database at `url` that counts the connections it opens; nothing is connected yet.
+/// What is known of the connections that were opened.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    /// How many there were.
+    pub count: AtomicU64,
+    /// Whether Citus distributes the tables.
+    pub distributed: AtomicBool,
+}
+
+/// A pool on the database at `url` that notes the connections it opens; nothing is connected yet.
 pub(super) fn pool(
     url: &str,
     role: DatabaseRole,
     max_connections: u32,
     slow_statement: Duration,
-    connections: Arc<AtomicU64>,
+    opened: Arc<Opened>,
 ) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = url.parse()?;
     let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
@@ -71,11 +80,26 @@ pub(super) fn pool(
     Ok(PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
-        .after_connect(move |_, _| {
-            connections.fetch_add(1, Ordering::SeqCst);
-            Box::pin(std::future::ready(Ok(())))
+        .after_connect(move |connection, _| {
+            let opened = Arc::clone(&opened);
+            Box::pin(async move {
+                opened.count.fetch_add(1, Ordering::SeqCst);
+                if plan_by_values(connection).await? {
+                    opened.distributed.store(true, Ordering::SeqCst);
+                }
+                Ok(())
+            })
         })
         .connect_lazy_with(options))
+}
+
+/// Citus plans by values, since they say where the rows are; a session with it is told to, and it is told whether this is one.
+async fn plan_by_values(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let told = sqlx::query_scalar!(
+        r#"SELECT set_config('plan_cache_mode', 'force_custom_plan', false) AS "mode!"
+           FROM pg_extension WHERE extname = 'citus'"#
+    );
+    Ok(told.fetch_optional(connection).await?.is_some())
 }
 
 /// How many connections are used, and how many are idle.
@@ -104,7 +128,9 @@ pub(super) async fn unsettled(connection: &mut PgConnection) -> Result<Vec<(Stri
     let rows = sqlx::query!(
         r#"SELECT wanted.name AS "name!", wanted.value AS "value!"
         FROM UNNEST($1::text[], $2::text[]) AS wanted (name, value)
-        WHERE current_setting(wanted.name) <> wanted.value"#,
+        WHERE current_setting(wanted.name) <> wanted.value AND NOT (
+            wanted.name = 'plan_cache_mode' AND EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')
+        )"#,
         &names,
         &values,
     );

@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     StoreError,
-    rows::{KeyColumns, TieKey, TieRow, from_sql, to_sql, word},
+    rows::{KeyColumns, TieKey, TieRow, from_sql, only, to_sql, word},
 };
 
 /// One interaction on its way into the ledger.
@@ -120,11 +120,14 @@ impl<'a> Columns<'a> {
                    ON CONFLICT (tenant, interaction_id, position) DO NOTHING
                    RETURNING tenant, interaction_id
                ), locked AS (
-                   SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
-                   FROM UNNEST($18::text[], $19::text[], $20::text[]) AS key (tenant, actor, recipient)
-                   JOIN tie USING (tenant, actor, recipient)
-                   ORDER BY tie.tenant, tie.actor, tie.recipient
-                   FOR UPDATE OF tie
+                   SELECT * FROM (
+                       SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
+                       FROM UNNEST($18::text[], $19::text[], $20::text[]) AS key (tenant, actor, recipient)
+                       JOIN tie USING (tenant, actor, recipient)
+                       WHERE $21::text IS NULL OR tie.tenant = $21
+                       ORDER BY tie.tenant, tie.actor, tie.recipient
+                       FOR UPDATE OF tie
+                   ) AS tie
                )
                SELECT interaction_id AS "interaction_id?", tenant AS "tenant!", '' AS "actor!", '' AS "recipient!",
                    TIMESTAMPTZ 'epoch' AS "first_time!", TIMESTAMPTZ 'epoch' AS "last_time!", '{}'::integer[] AS "counts!",
@@ -152,6 +155,7 @@ impl<'a> Columns<'a> {
             &ties.tenants as _,
             &ties.actors as _,
             &ties.recipients as _,
+            only(&ties.tenants).or_else(|| only(&self.tenants)),
         )
         .fetch_all(connection)
         .await?;

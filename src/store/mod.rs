@@ -27,10 +27,7 @@ mod tie;
 mod view;
 mod writer;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use sqlx::{Connection as _, PgPool};
 
@@ -62,6 +59,7 @@ pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use changes::Follower;
+use connect::Opened;
 use lease::{Answers, Lease, within};
 use policy::Policies;
 
@@ -83,7 +81,7 @@ pub struct Store {
     at_least: Option<i64>,
     policy: &'static Policy,
     policies: Policies,
-    connections: Arc<AtomicU64>,
+    opened: Arc<Opened>,
     follower: Follower,
     metrics: Metrics,
 }
@@ -103,8 +101,8 @@ impl Store {
         policy: &'static Policy,
         watch: Watch,
     ) -> Result<Self, StoreError> {
-        let connections = Arc::new(AtomicU64::new(0));
-        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&connections))?;
+        let opened = Arc::<Opened>::default();
+        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&opened))?;
         let probes = connect::pool(url, role, 1, watch.slow_statement, Arc::default())?;
         watch.metrics.connections(role, max_connections, {
             let pool = pool.clone();
@@ -119,7 +117,7 @@ impl Store {
             at_least: None,
             policy,
             policies: Policies::new(policy),
-            connections,
+            opened,
             follower: Follower::default(),
             metrics: watch.metrics,
         })
@@ -144,6 +142,11 @@ impl Store {
     /// What measures it.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Whether the tables are distributed by tenant: then no transaction spans tenants, as they may lie in different places.
+    fn is_distributed(&self) -> bool {
+        self.opened.distributed.load(Ordering::SeqCst)
     }
 
     async fn lease(&self, operation: Operation) -> Result<Lease, StoreError> {
@@ -196,7 +199,7 @@ impl Store {
         as_of: impl FnOnce() -> Timestamp + Send,
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<Viewed>, StoreError> {
-        let connections = self.connections.load(Ordering::SeqCst);
+        let connections = self.opened.count.load(Ordering::SeqCst);
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;

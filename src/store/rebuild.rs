@@ -115,13 +115,17 @@ impl Store {
         let mut total = Progress::default();
         let mut last = None;
         while let Some(keys) = next_ties(&mut connection, last.as_ref()).await? {
-            total.add(&retried(&mut connection, Chunk::Ties(&keys), repair, self.policy).await?);
+            for keys in keys.chunk_by(|one, next| one.tenant == next.tenant) {
+                total.add(&retried(&mut connection, Chunk::Ties(keys), repair, self.policy).await?);
+            }
             last = keys.last().cloned();
             on_step(&total);
         }
         let mut last = None;
         while let Some(keys) = next_persons(&mut connection, last.as_ref()).await? {
-            total.add(&retried(&mut connection, Chunk::Rhythms(&keys), repair, self.policy).await?);
+            for keys in keys.chunk_by(|one, next| one.0 == next.0) {
+                total.add(&retried(&mut connection, Chunk::Rhythms(keys), repair, self.policy).await?);
+            }
             last = keys.last().cloned();
             on_step(&total);
         }

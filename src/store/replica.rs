@@ -54,7 +54,7 @@ impl Store {
         tenant: &TenantId,
     ) -> Result<PgTransaction<'a>, StoreError> {
         let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-        let connections = self.connections.load(Ordering::SeqCst);
+        let connections = self.opened.count.load(Ordering::SeqCst);
         self.reached(changes::basis(&mut snapshot, tenant, self.role, connections).await?.revision)?;
         Ok(snapshot)
     }

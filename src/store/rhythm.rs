@@ -8,7 +8,7 @@ use crate::scoring::Rhythm;
 
 use super::{
     StoreError,
-    rows::{RhythmKey, RhythmRow, to_sql},
+    rows::{RhythmKey, RhythmRow, only, to_sql},
 };
 
 pub(super) struct Keys<'a> {
@@ -51,10 +51,12 @@ pub(super) async fn lock<'a>(
         RhythmRow,
         "SELECT rhythm.tenant, rhythm.person, last_time, days
          FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person) JOIN rhythm USING (tenant, person)
+         WHERE $3::text IS NULL OR rhythm.tenant = $3
          ORDER BY rhythm.tenant, rhythm.person
          FOR UPDATE OF rhythm",
         &keys.tenants as _,
         &keys.persons as _,
+        only(&keys.tenants),
     )
     .fetch_all(connection)
     .await?;
@@ -108,6 +110,7 @@ pub(super) async fn write(
                UPDATE rhythm SET last_time = given.last_time, day = given.day, days = given.days
                FROM given
                WHERE NOT given.is_new AND rhythm.tenant = given.tenant AND rhythm.person = given.person
+                   AND ($7::text IS NULL OR rhythm.tenant = $7)
                RETURNING 1
            )
            SELECT (SELECT count(*) FROM added) AS "added!", (SELECT count(*) FROM changed) AS "changed!""#,
@@ -117,6 +120,7 @@ pub(super) async fn write(
         &state.last_times,
         &state.last_days,
         &state.days,
+        only(&keys.tenants),
     )
     .fetch_one(connection)
     .await?;
@@ -130,9 +134,11 @@ pub(super) async fn delete(connection: &mut PgConnection, keys: &[RhythmKey]) ->
     let keys: Keys<'_> = keys.iter().collect();
     sqlx::query!(
         "DELETE FROM rhythm USING UNNEST($1::text[], $2::text[]) AS old (tenant, person)
-         WHERE rhythm.tenant = old.tenant AND rhythm.person = old.person",
+         WHERE rhythm.tenant = old.tenant AND rhythm.person = old.person
+             AND ($3::text IS NULL OR rhythm.tenant = $3)",
         &keys.tenants as _,
         &keys.persons as _,
+        only(&keys.tenants),
     )
     .execute(connection)
     .await?;

@@ -31,6 +31,12 @@ pub(super) fn word<T>(table: &'static str, parsed: Result<T, WordError>) -> Resu
     parsed.map_err(|_| StoreError::Inconsistent { table, what: "a malformed word" })
 }
 
+/// The tenant that all of these rows are of, if it is one. A statement that is told so says it again as a condition, which
+/// changes nothing but where it runs: tables that are distributed by tenant lock and change rows in one place only.
+pub(super) fn only<'a>(tenants: &[&'a str]) -> Option<&'a str> {
+    tenants.first().copied().filter(|first| tenants.iter().all(|tenant| tenant == first))
+}
+
 /// Which directed tie.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TieKey {

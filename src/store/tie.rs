@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     StoreError,
-    rows::{KeyColumns, TieKey, TieRow, to_sql},
+    rows::{KeyColumns, TieKey, TieRow, only, to_sql},
 };
 
 /// All ties of a person, either way; an error when there are more than `most`.
@@ -91,10 +91,12 @@ pub(super) async fn delete(connection: &mut PgConnection, keys: &[TieKey]) -> Re
     let keys: KeyColumns<'_> = keys.iter().collect();
     sqlx::query!(
         "DELETE FROM tie USING UNNEST($1::text[], $2::text[], $3::text[]) AS old (tenant, actor, recipient)
-         WHERE tie.tenant = old.tenant AND tie.actor = old.actor AND tie.recipient = old.recipient",
+         WHERE tie.tenant = old.tenant AND tie.actor = old.actor AND tie.recipient = old.recipient
+             AND ($4::text IS NULL OR tie.tenant = $4)",
         &keys.tenants as _,
         &keys.actors as _,
         &keys.recipients as _,
+        only(&keys.tenants),
     )
     .execute(connection)
     .await?;

@@ -26,6 +26,7 @@ mod client;
 mod collector;
 mod connections;
 mod contention;
+mod distributed;
 mod doctor;
 mod errors;
 mod evaluated;

@@ -81,7 +81,11 @@ fn value(sql_type: &str, place: usize) -> String {
 
 /// The plan of a statement, for values or for all values.
 async fn plan(connection: &mut PgConnection, (query, types): &(String, Vec<String>), mode: &str) -> String {
-    let values: Vec<_> = types.iter().enumerate().map(|(place, name)| value(name, place)).collect();
+    // The tenant that all rows are of is one that has many.
+    let is_of_all = |place: usize| query.contains(&format!("${}::text IS NULL", place + 1));
+    let value =
+        |(place, name): (usize, &String)| if is_of_all(place) { "'one'".to_owned() } else { value(name, place) };
+    let values: Vec<_> = types.iter().enumerate().map(value).collect();
     let script = format!("SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE hot ({}) AS {query}", types.join(", "));
     sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut *connection).await.unwrap();
     let explain = format!("EXPLAIN (COSTS OFF) EXECUTE hot ({})", values.join(", "));
