@@ -36,6 +36,8 @@ from restarts import Method, keep_calling  # noqa: E402
 CONFIG = pathlib.Path(__file__).parents[3] / "deploy" / "envoy" / "envoy.yaml"
 HOSTS = ["127.0.0.2", "127.0.0.3"]
 CALLERS, BALANCED_CALLS, FEWEST_RECORDED = 4, 400, 40
+# Longer than a health check and its limit: one that began while a server was away must not be held against it later.
+SETTLING = 3.5
 # What a caller is told of an answer that was cut.
 CUT = "RST_STREAM"
 
@@ -96,6 +98,7 @@ class Server:
         self.process.wait()
         time.sleep(0.5)
         self.start()
+        time.sleep(SETTLING)
         until(lambda: all_are_healthy(admin), "Envoy finds a server again")
 
     def calls(self):
