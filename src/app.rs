@@ -86,6 +86,8 @@ impl App {
         if let Cow::Borrowed(version) = DEFAULT.version {
             metrics.policy_built_in(version);
         }
+        let runtime = tokio::runtime::Handle::current();
+        metrics.tasks(move || runtime.metrics().num_alive_tasks());
         let (scraped, metrics_address) = offer(config.metrics_listen, &metrics).await?;
         let (url, postgres) = match config.databases.primary {
             Database::Url(url) => (url, None),

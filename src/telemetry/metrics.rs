@@ -195,6 +195,14 @@ impl Metrics {
         instrument.with_callback(move |observer| observer.observe(most.into(), &[pool(role)])).build();
     }
 
+    /// Shows how many tasks there are, as `count` tells whenever somebody asks.
+    pub fn tasks(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
+        let Metric { name, unit, about } = names::TASKS;
+        let instrument = self.0.meter.i64_observable_up_down_counter(name).with_unit(unit).with_description(about);
+        let count = move || i64::try_from(count()).unwrap_or(i64::MAX);
+        instrument.with_callback(move |observer| observer.observe(count(), &[])).build();
+    }
+
     /// An entry waits for its batch.
     pub fn queued(&self) {
         self.0.queued.fetch_add(1, Ordering::Relaxed);

@@ -111,6 +111,8 @@ pub const FALLBACKS: Metric =
     metric("rapport.replica.fallbacks", "{read}", "Reads that the primary answered although the replica might have");
 /// 1 when it can be read from, else 0. Not there without a replica.
 pub const REPLICA_READY: Metric = metric("rapport.replica.ready", "", "Whether the replica can be read from");
+/// How many tasks there are. It follows the calls; when it only grows, something never ends.
+pub const TASKS: Metric = metric("rapport.runtime.tasks", "{task}", "Tasks that have begun and not ended");
 /// 1 when ready, else 0.
 pub const READY: Metric = metric("rapport.ready", "", "Whether calls can be served");
 /// Seconds since 1970.
