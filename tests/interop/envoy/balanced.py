@@ -31,7 +31,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "python"))
-from restarts import Method, keep_calling  # noqa: E402
+from harness import Method  # noqa: E402
+from restarts import keep_calling  # noqa: E402
 
 CONFIG = pathlib.Path(__file__).parents[3] / "deploy" / "envoy" / "envoy.yaml"
 HOSTS = ["127.0.0.2", "127.0.0.3"]
