@@ -120,7 +120,7 @@ async fn a_full_queue_refuses_single_calls_while_streams_wait() {
 async fn reads_that_a_silent_database_holds_up_do_not_wait_for_ever() {
     let url = database(true).await;
     let mut settings = config(url.clone());
-    settings.max_connections = 2;
+    settings.databases.max_connections = 2;
     let app = start(settings, Clock::system()).await;
     let mut blocker = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE tie").execute(&mut blocker).await.unwrap();
