@@ -222,9 +222,11 @@ pub(super) async fn recorded<'a>(
 ) -> Result<HashMap<EntryKey, Recorded>, StoreError> {
     let (tenants, ids): (Vec<_>, Vec<_>) = keys.into_iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).unzip();
     let rows = sqlx::query!(
-        r#"SELECT ledger.tenant, ledger.interaction_id, fingerprint, record_time, coalesce(revision, 0) AS "revision!"
+        r#"SELECT ledger.tenant, ledger.interaction_id, ledger.fingerprint, ledger.record_time,
+               coalesce(tenant_revision.revision, 0) AS "revision!"
            FROM UNNEST($1::text[], $2::text[]) AS key (tenant, interaction_id)
-           JOIN ledger ON ledger.tenant = key.tenant AND ledger.interaction_id = key.interaction_id AND position = 0
+           JOIN ledger ON ledger.tenant = key.tenant AND ledger.interaction_id = key.interaction_id
+               AND ledger.position = 0
            LEFT JOIN tenant_revision ON tenant_revision.tenant = ledger.tenant"#,
         &tenants as _,
         &ids as _,

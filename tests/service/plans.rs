@@ -127,7 +127,7 @@ const HOT: [(&[&str], &[&str]); 29] = [
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
     (&["INSERT INTO ledger"], &["Conflict Arbiter Indexes: ledger_key"]),
-    (&["fingerprint, record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
+    (&["ledger.fingerprint, ledger.record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),
     (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key", TIE[0], TIE[1], TIE[2]]),
     (&["ORDER BY commitment.tenant", "FOR UPDATE OF commitment"], &COMMITMENT),
