@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     harness::{database, unique},
     import::totals,
-    program::{Ran, Running, ask, asking, folder, program, run, until_file},
+    program::{Ran, Running, ask, asking, folder, program, until_file},
 };
 
 const LINES: u64 = 6000;
@@ -97,9 +97,9 @@ async fn an_import_survives_a_restart_of_the_server() {
     server.signal(Signal::TERM);
     assert_eq!(server.end().0, Some(0));
     // A server that was there and stays away is given up at last; one that never was is not waited for.
-    assert!(
-        run(&["import", file.to_str().unwrap(), "--server", &server_url]).expect(1).err.contains("no Rapport server")
-    );
+    let mut import = program(&["import", file.to_str().unwrap(), "--server", &server_url]);
+    let ran = Ran::from(import.current_dir(place.path()).output().unwrap()).expect(1);
+    assert!(ran.err.contains("no Rapport server"), "{ran:?}");
 }
 
 #[tokio::test]
