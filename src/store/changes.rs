@@ -29,8 +29,10 @@ use super::{Store, StoreError, lease::within, rows::from_sql};
 const LOOK_LIMIT: Duration = Duration::from_secs(6);
 /// The most changes of one tenant that are read to catch up; who is further behind begins anew.
 pub(super) const MOST_CHANGES: i64 = 1000;
-/// The most persons that are remembered to have been touched, for each tenant.
+/// The most persons of one tenant that are remembered to have been touched.
 const MOST_PERSONS: usize = 100_000;
+/// How many are shared out among the tenants that are followed, 16 bytes each.
+const PERSONS_IN_ALL: usize = 1_000_000;
 /// The most tenants that are followed at once; beyond, all are followed anew.
 const MOST_TENANTS: usize = 1000;
 
@@ -142,6 +144,7 @@ impl Seen {
         tenant: &TenantId,
         role: DatabaseRole,
         connections: u64,
+        most_persons: usize,
     ) -> Result<(), StoreError> {
         let rows = sqlx::query!(
             r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "now!",
@@ -165,7 +168,7 @@ impl Seen {
             && i64::try_from(changes.len()).is_ok_and(|count| count == revision - self.now.revision);
         (self.now, self.policy) = (Basis { revision, origin }, policy);
         if is_next {
-            self.remember(changes);
+            self.remember(changes, most_persons);
         } else {
             self.since = revision;
             self.touched.clear();
@@ -173,11 +176,11 @@ impl Seen {
         Ok(())
     }
 
-    fn remember(&mut self, changes: Vec<(i64, Vec<i64>)>) {
+    fn remember(&mut self, changes: Vec<(i64, Vec<i64>)>, most_persons: usize) {
         for (revision, persons) in changes {
             self.touched.extend(persons.into_iter().map(|mark| (revision, PersonMark(mark))));
         }
-        while self.touched.len() > MOST_PERSONS
+        while self.touched.len() > most_persons
             && let Some((revision, _)) = self.touched.pop_front()
         {
             self.since = revision;
@@ -199,12 +202,14 @@ struct Followed {
 pub(super) struct Follower(Arc<Mutex<HashMap<TenantId, Arc<Followed>>>>);
 
 impl Follower {
-    fn of(&self, tenant: &TenantId) -> Arc<Followed> {
+    /// A tenant, and how many of its persons may be remembered.
+    fn of(&self, tenant: &TenantId) -> (Arc<Followed>, usize) {
         let mut followed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if followed.len() >= MOST_TENANTS && !followed.contains_key(tenant) {
             followed.clear();
         }
-        Arc::clone(followed.entry(tenant.clone()).or_default())
+        let of_tenant = Arc::clone(followed.entry(tenant.clone()).or_default());
+        (of_tenant, (PERSONS_IN_ALL / followed.len()).min(MOST_PERSONS))
     }
 }
 
@@ -216,7 +221,7 @@ impl Store {
     }
 
     async fn look<T>(&self, tenant: &TenantId, judge: impl FnOnce(&Seen) -> T) -> Result<T, StoreError> {
-        let followed = self.follower.of(tenant);
+        let (followed, most_persons) = self.follower.of(tenant);
         // A look that has begun already may be too early.
         let needed = followed.begun.load(Ordering::SeqCst) + 1;
         let mut seen = followed.seen.lock().await;
@@ -225,11 +230,31 @@ impl Store {
             let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let mut lease = self.lease(Operation::Look).await?;
             let connections = self.opened.count.load(Ordering::SeqCst);
-            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, connections)).await;
+            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, connections, most_persons)).await;
             lease.end(caught_up)?;
             *done = number;
         }
         self.reached(seen.now.revision)?;
         Ok(judge(seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_all_tenants_is_bounded() {
+        let (follower, tenant) = (Follower::default(), |number: usize| TenantId::parse(&format!("t{number}")).unwrap());
+        assert_eq!(follower.of(&tenant(0)).1, MOST_PERSONS);
+        let shares: Vec<usize> = (0..2 * MOST_TENANTS).map(|number| follower.of(&tenant(number)).1).collect();
+        assert_eq!(shares.iter().min(), Some(&(PERSONS_IN_ALL / MOST_TENANTS)));
+        let mut seen = Seen::default();
+        seen.remember((1..=10).map(|revision| (revision, vec![revision, -revision])).collect(), 4);
+        seen.now.revision = 10;
+        let at = |revision| Basis { revision, ..Basis::default() };
+        // What came after is known from the revision on of which all is remembered.
+        assert!(!seen.left_alone(&[PersonMark(9)], at(8)) && seen.left_alone(&[PersonMark(9)], at(9)));
+        assert!(!seen.left_alone(&[], at(7)));
     }
 }
