@@ -144,7 +144,7 @@ async function recordingOnce(ada) {
   check("without an id the server makes a UUIDv7", uuid.test(made.interaction_id));
   const idea = interaction("idea-1", "gina", ["hugo"], 1, "IDEA");
   check("validating answers as recording would", await record(idea, { validate_only: true }),
-    { interaction_id: "idea-1", replayed: false, record_time: null });
+    { interaction_id: "idea-1", replayed: false, record_time: null, consistency_token: "" });
   check("validating records nothing", peersOf(await ada.call("RankConnections", { person: "hugo" })), []);
   check("what was only validated is recorded first time", (await record(idea)).replayed, false);
 }
