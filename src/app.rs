@@ -107,8 +107,7 @@ impl App {
             prepare(&store, &gate).await?;
         }
         let (writer, written) = Writer::start(&store);
-        let mut service =
-            Service::new(store.clone(), writer.clone(), clock.clone(), config.future_limit, config.answer_bytes);
+        let mut service = Service::new(store.clone(), writer.clone(), clock.clone(), config.service);
         let mut watching = JoinSet::new();
         if let Some(replica) = &replica {
             let replica = Replica::new(replica.clone());

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     embedded::{EmbeddedOptions, default_data_dir},
     rpc::{AdmissionLimits, ConnectionLimits, TlsFiles},
+    service::ServiceLimits,
     telemetry::{Export, LogFormat},
 };
 
@@ -80,10 +81,8 @@ pub struct Config {
     pub admission: AdmissionLimits,
     /// Where the data is kept.
     pub databases: Databases,
-    /// How much memory answers may take that are kept to be given again, in bytes.
-    pub answer_bytes: u64,
-    /// How far in the future an interaction may lie.
-    pub future_limit: Duration,
+    /// What is recorded, and what is kept in memory.
+    pub service: ServiceLimits,
     /// How long calls go on to be taken in after the server has told that it is no longer ready.
     pub shutdown_delay: Duration,
     /// How long calls under way may take to end at shutdown.
@@ -159,8 +158,11 @@ impl Config {
             tenant_calls: whole(reader.number(&on::TENANT_CALLS)),
             tenant_rate: reader.number(&on::TENANT_RATE),
         };
-        let answer_bytes = u64::from(reader.number(&on::ANSWER_CACHE_MIB)) << 20;
-        let future_limit = seconds(reader.number(&on::FUTURE_LIMIT_SECONDS));
+        let service = ServiceLimits {
+            answer_bytes: u64::from(reader.number(&on::ANSWER_CACHE_MIB)) << 20,
+            view_bytes: u64::from(reader.number(&on::VIEW_CACHE_MIB)) << 20,
+            future: seconds(reader.number(&on::FUTURE_LIMIT_SECONDS)),
+        };
         let shutdown_delay = seconds(reader.number(&on::SHUTDOWN_DELAY_SECONDS));
         let drain_limit = seconds(reader.number(&on::DRAIN_LIMIT_SECONDS));
         let slow_statement = Duration::from_millis(reader.number(&on::SLOW_STATEMENT_MS).into());
@@ -175,8 +177,7 @@ impl Config {
             connections,
             admission,
             databases,
-            answer_bytes,
-            future_limit,
+            service,
             shutdown_delay,
             drain_limit,
             metrics_listen,

@@ -91,7 +91,7 @@ pub use fold::{PairFold, agree, fold_pair, fold_rhythm, fold_tie, person_days};
 pub use policy::{CLOCKS, DEFAULT, KindPolicy, Policy};
 pub use rank::{RankKey, rank_key};
 pub use rhythm::{PersonDay, RHYTHM_LEN, Rhythm};
-pub use standing::{Pair, Side, Standing};
+pub use standing::{Outlook, Pair, Side, Standing};
 pub use terms::{FIRST_AROUND, FIRST_OCCASION, HELP, TERM_NAMES, TERMS, Terms};
 pub use tie::{EVIDENCE_LEN, Evidence, Tie};
 pub use willingness::{Interval, Steps, Tally};

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use crate::domain::{PersonId, RankOrder, Timestamp};
 
-use super::Standing;
+use super::Outlook;
 
 /// Where a connection stands in a ranking: the smallest key comes first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,12 +18,12 @@ pub struct RankKey {
 }
 
 /// The key of one connection in an order.
-pub fn rank_key(order: RankOrder, standing: &Standing, last_time: Option<Timestamp>, peer: &PersonId) -> RankKey {
+pub fn rank_key(order: RankOrder, outlook: &Outlook, last_time: Option<Timestamp>, peer: &PersonId) -> RankKey {
     let primary = match order {
         RankOrder::LastInteraction => last_time.map_or(0, |time| time.micros().unsigned_abs()),
-        _ => billionths(standing.score(order)),
+        _ => billionths(outlook.score(order)),
     };
-    RankKey { primary: Reverse(primary), secondary: Reverse(billionths(standing.mutual.lower)), peer: peer.clone() }
+    RankKey { primary: Reverse(primary), secondary: Reverse(billionths(outlook.mutual.lower)), peer: peer.clone() }
 }
 
 /// A score as it is told apart from others. The same evidence, kept step by step or folded at once, differs by rounding;
@@ -39,7 +39,7 @@ fn billionths(score: f64) -> u64 {
     billionths
 }
 
-impl Standing {
+impl Outlook {
     /// The lower bound that an order goes by; that of what is mutual when it goes by time.
     pub fn score(&self, order: RankOrder) -> f64 {
         match order {

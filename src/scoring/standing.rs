@@ -24,6 +24,17 @@ pub struct Pair<'a> {
     pub yours: Side<'a>,
 }
 
+/// What can be expected of a pair at a point in time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// The willingness of the peer toward the owner.
+    pub they_would_help: Interval,
+    /// The willingness of the owner toward the peer.
+    pub you_would_help: Interval,
+    /// What is mutual in the two.
+    pub mutual: Interval,
+}
+
 /// How a pair stands at a point in time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
@@ -48,11 +59,16 @@ impl Side<'_> {
 }
 
 impl Pair<'_> {
+    /// What can be expected of the pair at `as_of`, which is not earlier than any act in it; less work than how it stands.
+    pub fn outlook(&self, as_of: Timestamp, policy: &Policy) -> Outlook {
+        let [they, you] = self.steps(as_of, policy);
+        Outlook::of([&they, &you], policy)
+    }
+
     /// How the pair stands at `as_of`, which is not earlier than any act in it.
     pub fn standing(&self, as_of: Timestamp, policy: &Policy) -> Standing {
         let [they, you] = self.steps(as_of, policy);
-        let (they_would_help, you_would_help) = (they.interval(policy), you.interval(policy));
-        let mutual = they_would_help.mutual(you_would_help);
+        let Outlook { they_would_help, you_would_help, mutual } = Outlook::of([&they, &you], policy);
         let (they_probably, you_probably) = (they_would_help.probability, you_would_help.probability);
         let (lower, higher) = (they_probably.min(you_probably), they_probably.max(you_probably));
         let status = if they.is_broken(they_would_help.probability, policy)
@@ -75,8 +91,9 @@ impl Pair<'_> {
 
     /// Both willingnesses, step by step: the peer's, then the owner's.
     pub fn steps(&self, as_of: Timestamp, policy: &Policy) -> [Steps; 2] {
-        let terms = self.terms([as_of; 2], as_of, policy);
         let evidence = self.evidence(as_of, policy);
+        let elsewhere = [0, 1].map(|own| self.elsewhere(own, as_of, &evidence, policy));
+        let terms = terms(&evidence, &elsewhere);
         let open = [self.theirs.left_open(as_of, policy), self.yours.left_open(as_of, policy)];
         [0, 1].map(|own| Steps {
             terms: terms[own],
@@ -84,17 +101,10 @@ impl Pair<'_> {
         })
     }
 
-    /// What is known for both willingnesses, the peer's first: of the pair as of `as_of`, and of what the peer and the
-    /// owner do elsewhere as of two times of their own.
-    fn terms(&self, elsewhere: [Timestamp; 2], as_of: Timestamp, policy: &Policy) -> [Terms; 2] {
-        let sides = [self.theirs, self.yours];
-        let elsewhere = [0, 1].map(|own| {
-            let pair = self.evidence(elsewhere[own], policy);
-            let of = |rhythm: &Rhythm| rhythm.elsewhere(elsewhere[own], &pair[own], &pair[1 - own], policy);
-            sides[own].rhythm.map_or(Elsewhere::default(), of)
-        });
-        let evidence = self.evidence(as_of, policy);
-        [0, 1].map(|own| Terms::new(&evidence[own], &evidence[1 - own], &elsewhere[own], &elsewhere[1 - own]))
+    /// What the peer, or the owner, does beside the pair, whose evidence is that as of `as_of` too.
+    fn elsewhere(&self, own: usize, as_of: Timestamp, evidence: &[Evidence; 2], policy: &Policy) -> Elsewhere {
+        let of = |rhythm: &Rhythm| rhythm.elsewhere(as_of, &evidence[own], &evidence[1 - own], policy);
+        [self.theirs, self.yours][own].rhythm.map_or(Elsewhere::default(), of)
     }
 
     fn evidence(&self, as_of: Timestamp, policy: &Policy) -> [Evidence; 2] {
@@ -114,12 +124,35 @@ impl Pair<'_> {
     /// Whether it was real when they last interacted, if both had been around as they were lately.
     fn was_real(&self, policy: &Policy) -> bool {
         let Some(then) = self.last_time() else { return false };
-        let around = |side: Side<'_>| side.rhythm.map_or(then, |rhythm| rhythm.last_time.max(then));
-        let terms = self.terms([around(self.theirs), around(self.yours)], then, policy);
         let evidence = self.evidence(then, policy);
+        let elsewhere = [0, 1].map(|own| {
+            let around = [self.theirs, self.yours][own].rhythm.map_or(then, |rhythm| rhythm.last_time.max(then));
+            self.elsewhere(own, around, &self.evidence(around, policy), policy)
+        });
+        let terms = terms(&evidence, &elsewhere);
         [0, 1].into_iter().all(|own| {
             let tally = Tally::new(&evidence[own], &evidence[1 - own], 0.0, policy);
             Steps { terms: terms[own], tally }.interval(policy).probability >= policy.real_from
         })
     }
+}
+
+impl Outlook {
+    fn of([they, you]: [&Steps; 2], policy: &Policy) -> Self {
+        let (they_would_help, you_would_help) = (they.interval(policy), you.interval(policy));
+        Self { they_would_help, you_would_help, mutual: they_would_help.mutual(you_would_help) }
+    }
+}
+
+impl Standing {
+    /// What can be expected.
+    pub fn outlook(&self) -> Outlook {
+        let Self { they_would_help, you_would_help, mutual, .. } = *self;
+        Outlook { they_would_help, you_would_help, mutual }
+    }
+}
+
+/// What is known for both willingnesses, the peer's first.
+fn terms(evidence: &[Evidence; 2], elsewhere: &[Elsewhere; 2]) -> [Terms; 2] {
+    [0, 1].map(|own| Terms::new(&evidence[own], &evidence[1 - own], &elsewhere[own], &elsewhere[1 - own]))
 }

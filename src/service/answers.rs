@@ -11,7 +11,7 @@ use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
     domain::{Channel, ConnectionStatus, PersonId, RankOrder, TenantId, Timestamp, Topic},
-    store::{Basis, PersonMark, Seen, Viewed},
+    store::{Basis, KeptView, PersonMark, Seen},
     telemetry::names::DatabaseRole,
 };
 
@@ -64,7 +64,7 @@ impl Question {
 struct Given {
     page: RankPage,
     /// The owner and all peers, in ascending order.
-    persons: Box<[PersonMark]>,
+    persons: Arc<[PersonMark]>,
     basis: Basis,
     /// The revision at which it was last found to hold.
     held_at: AtomicI64,
@@ -115,15 +115,10 @@ impl Answers {
         Some(RankPage { as_of, revision: seen.now().revision, ..given.page.clone() })
     }
 
-    /// Keeps an answer that was made from a view of now; not if it will change by itself before the day ends.
-    pub(super) fn keep(&self, question: Question, viewed: &Viewed, page: &RankPage) {
-        if viewed.view.goes_on {
-            return;
-        }
-        let mut persons: Box<[_]> = viewed.view.peers.keys().chain([&question.person]).map(PersonMark::of).collect();
-        persons.sort_unstable();
-        let held_at = AtomicI64::new(viewed.basis.revision);
-        let given = Given { page: page.clone(), persons, basis: viewed.basis, held_at };
+    /// Keeps an answer that was made from a view.
+    pub(super) fn keep(&self, question: Question, view: &KeptView, page: &RankPage) {
+        let held_at = AtomicI64::new(view.basis.revision);
+        let given = Given { page: page.clone(), persons: Arc::clone(view.marks()), basis: view.basis, held_at };
         self.0.insert(question, Arc::new(given));
     }
 }

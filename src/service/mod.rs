@@ -8,8 +8,9 @@ mod policy;
 mod rank;
 mod record;
 mod replica;
+mod views;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -23,6 +24,7 @@ use crate::{
 pub use crate::store::PolicyEntry;
 
 use answers::Answers;
+use views::Views;
 
 pub use clock::Clock;
 pub use error::ServiceError;
@@ -34,6 +36,24 @@ pub use rank::{
 pub use record::{Accepted, Recorded};
 pub use replica::Replica;
 
+/// What is recorded, and what is kept in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceLimits {
+    /// How far in the future an interaction may lie.
+    pub future: Duration,
+    /// About how many bytes answers may take that are kept to be given again.
+    pub answer_bytes: u64,
+    /// About how many bytes the connections may take that are kept to make rankings of.
+    pub view_bytes: u64,
+}
+
+/// What is kept in memory. Clones share it.
+#[derive(Clone, Debug)]
+struct Kept {
+    answers: Answers,
+    views: Views,
+}
+
 /// The use cases of Rapport. Cloning is cheap.
 #[derive(Clone)]
 pub struct Service {
@@ -41,22 +61,16 @@ pub struct Service {
     writer: Writer,
     clock: Clock,
     future_limit_micros: i64,
-    answers: Answers,
+    kept: Kept,
     replica: Option<Replica>,
 }
 
 impl Service {
-    /// The use cases on a store and its writer. Interactions may lie at most that far in the clock's future; answers are kept
-    /// as long as they take no more than about `answer_bytes` of memory.
-    pub fn new(
-        store: Store,
-        writer: Writer,
-        clock: Clock,
-        future_limit: std::time::Duration,
-        answer_bytes: u64,
-    ) -> Self {
-        let future_limit_micros = i64::try_from(future_limit.as_micros()).unwrap_or(i64::MAX);
-        Self { store, writer, clock, future_limit_micros, answers: Answers::new(answer_bytes), replica: None }
+    /// The use cases on a store and its writer.
+    pub fn new(store: Store, writer: Writer, clock: Clock, limits: ServiceLimits) -> Self {
+        let kept = Kept { answers: Answers::new(limits.answer_bytes), views: Views::new(limits.view_bytes) };
+        let future_limit_micros = i64::try_from(limits.future.as_micros()).unwrap_or(i64::MAX);
+        Self { store, writer, clock, future_limit_micros, kept, replica: None }
     }
 
     /// The same use cases, which may read from a replica for whoever says what they have to see.

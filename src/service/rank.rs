@@ -12,15 +12,12 @@ use crate::{
         Channel, ConnectionStatus, Faults, InteractionId, Kind, PersonId, PolicyVersion, RankOrder, TenantId,
         Timestamp, Topic,
     },
-    scoring::{Factor, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
-    store::{PairActs, PeerView, Store, View, Viewed},
+    scoring::{Factor, Pair, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
+    store::{PairActs, PeerView, Seen, Store, View, Viewed},
     telemetry::names,
 };
 
-use super::{
-    Clock, Service, ServiceError,
-    answers::{Answers, Question},
-};
+use super::{Clock, Kept, Service, ServiceError, answers::Question, views::Made};
 
 /// The most connections of one page.
 pub const MAX_PAGE: usize = 1000;
@@ -146,11 +143,11 @@ pub struct Reason {
 impl Service {
     /// One page of an owner's ranking.
     pub async fn rank(&self, tenant: TenantId, query: RankQuery) -> Result<RankPage, ServiceError> {
-        let (answers, clock) = (self.answers.clone(), self.clock.clone());
+        let (kept, clock) = (self.kept.clone(), self.clock.clone());
         let (at_least, asked) = (query.at_least, Arc::new((tenant, query)));
         self.read(at_least, move |store| {
-            let (answers, clock, asked) = (answers.clone(), clock.clone(), Arc::clone(&asked));
-            async move { page(&store, &answers, &clock, &asked.0, &asked.1).await }
+            let (kept, clock, asked) = (kept.clone(), clock.clone(), Arc::clone(&asked));
+            async move { page(&store, &kept, &clock, &asked.0, &asked.1).await }
         })
         .await
     }
@@ -169,7 +166,7 @@ impl Service {
 /// A page of a ranking: one that was given before, as long as it holds, or a new one.
 async fn page(
     store: &Store,
-    answers: &Answers,
+    kept: &Kept,
     clock: &Clock,
     tenant: &TenantId,
     query: &RankQuery,
@@ -177,16 +174,24 @@ async fn page(
     let question = Question::about_now(store.role(), tenant, query);
     let built_in = &store.built_in_policy().version;
     let as_of = || query.as_of.unwrap_or_else(|| clock.now());
+    let mut about_now = None;
     if let Some(question) = &question {
-        let kept = store.changes(tenant, |seen| answers.get(question, seen, built_in, as_of())).await?;
-        store.metrics().answer_looked_up(kept.is_some());
-        if let Some(page) = kept {
+        let look = |seen: &Seen| (kept.answers.get(question, seen, built_in, as_of()), seen.now());
+        let (given, seen) = store.changes(tenant, look).await?;
+        store.metrics().answer_looked_up(given.is_some());
+        if let Some(page) = given {
             return Ok(page);
         }
+        about_now = Some(seen);
     }
-    let viewed = store.view(tenant, &query.person, None, as_of, query.policy.as_ref());
+    let viewed = async {
+        if let Some(seen) = about_now {
+            return kept.views.now(store, tenant, &query.person, seen, as_of).await;
+        }
+        let viewed = store.view(tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
+        Ok(Made::Passing(Box::new(viewed.ok_or_else(begun_by_a_policy_that_is_gone)?)))
+    };
     let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
-    let viewed = viewed.ok_or_else(begun_by_a_policy_that_is_gone)?;
     let as_of = viewed.as_of;
     let admitted = admitted(store, tenant, query, as_of).await?;
     let span = tracing::debug_span!(names::RANK_SCORE_SPAN);
@@ -202,8 +207,8 @@ async fn page(
     }
     let revision = viewed.basis.revision;
     let page = RankPage { connections, next, as_of, policy: version(&viewed.policy)?, revision };
-    if let Some(question) = question {
-        answers.keep(question, &viewed, &page);
+    if let (Some(question), Some(view)) = (question, viewed.kept()) {
+        kept.answers.keep(question, view, &page);
     }
     Ok(page)
 }
@@ -261,28 +266,36 @@ fn ranked(
     admitted: Option<&HashSet<PersonId>>,
     as_of: Timestamp,
 ) -> (Vec<(RankKey, Standing)>, bool) {
-    let mut ranked: BTreeMap<RankKey, Standing> = BTreeMap::new();
+    let mut ranked: BTreeMap<RankKey, Pair<'_>> = BTreeMap::new();
     let mut more = false;
+    let has_status =
+        |pair: &Pair<'_>| query.statuses.is_empty() || query.statuses.contains(&pair.standing(as_of, policy).status);
     for (peer, peer_view) in &view.peers {
         if admitted.is_some_and(|admitted| !admitted.contains(peer)) {
             continue;
         }
         let pair = view.pair(peer_view);
-        let standing = pair.standing(as_of, policy);
-        let key = rank_key(query.order, &standing, pair.last_time(), peer);
-        let wanted = (query.statuses.is_empty() || query.statuses.contains(&standing.status))
-            && standing.score(query.order) >= query.minimum_score
-            && query.after.as_ref().is_none_or(|after| key > *after);
-        if wanted {
-            ranked.insert(key, standing);
-            // Only the best are kept: what one page holds, whatever the owner's connections number.
-            if ranked.len() > query.page_size {
-                ranked.pop_last();
-                more = true;
-            }
+        let outlook = pair.outlook(as_of, policy);
+        let key = rank_key(query.order, &outlook, pair.last_time(), peer);
+        let comes_after = query.after.as_ref().is_none_or(|after| key > *after);
+        if !comes_after || outlook.score(query.order) < query.minimum_score {
+            continue;
+        }
+        // Only the best are kept: what one page holds, whatever the owner's connections number.
+        let is_beyond = ranked.len() >= query.page_size && ranked.last_key_value().is_some_and(|(last, _)| key > *last);
+        if (is_beyond && more) || !has_status(&pair) {
+            continue;
+        }
+        more |= is_beyond;
+        if !is_beyond {
+            ranked.insert(key, pair);
+        }
+        if ranked.len() > query.page_size {
+            ranked.pop_last();
+            more = true;
         }
     }
-    (ranked.into_iter().collect(), more)
+    (ranked.into_iter().map(|(key, pair)| (key, pair.standing(as_of, policy))).collect(), more)
 }
 
 fn connection(peer: &PersonId, peer_view: &PeerView, view: &View, standing: Standing) -> ConnectionView {

@@ -196,7 +196,7 @@ async fn absorb_ties(
         target.insert(key.clone(), tie);
         gains.insert(key.clone(), gained);
     }
-    Ok(Conclusion { begun, changed, gained: rhythms(gains, policy) })
+    Ok(Conclusion { begun, changed, gained: rhythms(gains, policy), changes_more: false })
 }
 
 /// What was done on a day of a tie before this batch.

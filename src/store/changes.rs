@@ -7,7 +7,7 @@
 //! acknowledged before that, by any server, is seen.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -131,11 +131,34 @@ impl Seen {
         self.policy.as_deref()
     }
 
-    /// Whether it is known that none of these persons, in ascending order, was touched since.
-    pub fn left_alone(&self, persons: &[PersonMark], since: Basis) -> bool {
+    /// Who of these persons, in ascending order, was touched since at which revisions, if that is known.
+    fn later<'a>(
+        &'a self,
+        persons: &'a [PersonMark],
+        since: Basis,
+    ) -> Option<impl Iterator<Item = (i64, PersonMark)> + 'a> {
         let is_known = since.origin == self.now.origin && (self.since..=self.now.revision).contains(&since.revision);
         let later = self.touched.partition_point(|(revision, _)| *revision <= since.revision);
-        is_known && self.touched.range(later..).all(|(_, person)| persons.binary_search(person).is_err())
+        let touched = move || self.touched.range(later..).filter(|(_, person)| persons.binary_search(person).is_ok());
+        is_known.then(|| touched().copied())
+    }
+
+    /// Whether it is known that none of these persons, in ascending order, was touched since.
+    pub fn left_alone(&self, persons: &[PersonMark], since: Basis) -> bool {
+        self.later(persons, since).is_some_and(|mut touched| touched.next().is_none())
+    }
+
+    /// What of an owner's view was touched since, if that is known; `persons` are the owner and all peers, in ascending order.
+    pub(super) fn touched(&self, owner: PersonMark, persons: &[PersonMark], since: Basis) -> Option<Touched> {
+        let mut touched = Touched { until: self.now, persons: BTreeSet::new(), of_owner: Vec::new() };
+        for (revision, person) in self.later(persons, since)? {
+            touched.persons.insert(person);
+            if person == owner {
+                touched.of_owner.push(revision);
+            }
+        }
+        touched.of_owner.dedup();
+        Some(touched)
     }
 
     async fn catch_up(
@@ -186,6 +209,46 @@ impl Seen {
             self.since = revision;
         }
     }
+}
+
+/// What of an owner's view was touched.
+#[derive(Clone, Debug)]
+pub(super) struct Touched {
+    /// Until when.
+    pub until: Basis,
+    /// Whom of it.
+    pub persons: BTreeSet<PersonMark>,
+    /// At which revisions the owner was touched.
+    pub of_owner: Vec<i64>,
+}
+
+/// What one revision changed.
+pub(super) struct Change {
+    /// Whom it touched.
+    pub persons: Vec<PersonMark>,
+    /// The ties that it changed, as actor and recipient, and with them all else that it changed; `None` when that is not told.
+    pub ties: Option<Vec<(String, String)>>,
+}
+
+/// What these revisions of a tenant changed; `None` unless all are still known.
+pub(super) async fn at(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    revisions: &[i64],
+) -> Result<Option<Vec<Change>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT persons, actors, recipients FROM UNNEST($2::bigint[]) AS asked (revision) JOIN change USING (revision)
+         WHERE change.tenant = $1",
+        tenant.as_str(),
+        revisions,
+    );
+    let rows = rows.fetch_all(connection).await?;
+    let changes = rows.into_iter().map(|row| Change {
+        persons: row.persons.into_iter().map(PersonMark).collect(),
+        ties: row.actors.zip(row.recipients).map(|(actors, recipients)| actors.into_iter().zip(recipients).collect()),
+    });
+    let changes: Vec<_> = changes.collect();
+    Ok(Some(changes).filter(|changes| changes.len() == revisions.len()))
 }
 
 /// One tenant, followed.

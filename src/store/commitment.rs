@@ -14,7 +14,8 @@ use super::{
     rows::{CommitmentRow, CommitmentRowKey, KeyColumns, TieKey, only, to_sql},
 };
 
-type Commitments = HashMap<CommitmentRowKey, Commitment>;
+/// Commitments, by their keys.
+pub(super) type Commitments = HashMap<CommitmentRowKey, Commitment>;
 
 /// All commitments of a person, either way; an error when there are more than `most`.
 pub(super) async fn of_person(

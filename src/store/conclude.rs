@@ -27,6 +27,8 @@ pub(super) struct Conclusion {
     pub changed: BTreeMap<TieKey, Tie>,
     /// What days add to rhythms.
     pub gained: BTreeMap<RhythmKey, Rhythm>,
+    /// Whether anything else was changed of the persons touched than these ties, and what they and acts of theirs tell.
+    pub changes_more: bool,
 }
 
 /// The revisions that tenants were raised to.
@@ -49,7 +51,7 @@ pub(super) async fn conclude<'a>(
     }
     let (tenants, marks): (Vec<&str>, Vec<i64>) =
         touched.into_iter().map(|(tenant, PersonMark(mark))| (tenant.as_str(), mark)).unzip();
-    let Conclusion { begun, changed, gained } = conclusion;
+    let Conclusion { begun, changed, gained, changes_more } = conclusion;
     let ties: KeyColumns<'_> = begun.keys().chain(changed.keys()).collect();
     let evidence: tie::StateColumns = begun.values().chain(changed.values()).collect();
     let are_new: Vec<bool> =
@@ -123,8 +125,12 @@ pub(super) async fn conclude<'a>(
                    AND change.revision < next.revision - 2 * $21::bigint
                    AND ($22::text IS NULL OR change.tenant = $22)
            ), noted AS (
-               INSERT INTO change (tenant, revision, persons)
-               SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)
+               INSERT INTO change (tenant, revision, persons, actors, recipients)
+               SELECT tenant, revision, persons, actors, recipients
+               FROM next JOIN touched USING (tenant) LEFT JOIN (
+                   SELECT tenant, array_agg(actor) AS actors, array_agg(recipient) AS recipients
+                   FROM given WHERE NOT $23 GROUP BY tenant
+               ) AS told USING (tenant)
            )
            SELECT begun AS "begun!", changed AS "changed!", (SELECT count(*) FROM added) AS "added!",
                tenants AS "tenants!", revisions AS "revisions!"
@@ -151,6 +157,7 @@ pub(super) async fn conclude<'a>(
         &marks,
         MOST_CHANGES,
         only(&tenants),
+        changes_more,
     );
     let written = written.fetch_one(connection).await?;
     super::all_written(written.begun, begun.len()).ok_or(StoreError::Raced)?;

@@ -236,6 +236,7 @@ async fn derive_ties(
         let ties = Conclusion {
             begun: wrong_ties.missing.clone(),
             changed: wrong_ties.wrong.clone(),
+            changes_more: true,
             ..Conclusion::default()
         };
         conclude(connection, &ties, touched.flat_map(TieKey::persons), policy).await?;
@@ -313,7 +314,8 @@ async fn derive_rhythms(
         rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
         let touched = wrong.keys().map(|(tenant, person)| (tenant, person));
-        conclude(connection, &Conclusion::default(), touched, policy).await?;
+        let rhythms = Conclusion { changes_more: true, ..Conclusion::default() };
+        conclude(connection, &rhythms, touched, policy).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Rhythm, &wrong);

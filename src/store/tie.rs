@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use sqlx::{PgConnection, types::time::OffsetDateTime};
+use tokio_stream::StreamExt as _;
 
 use crate::{
     domain::{PersonId, TenantId},
@@ -15,14 +16,15 @@ use super::{
     rows::{KeyColumns, TieKey, TieRow, only, to_sql},
 };
 
-/// All ties of a person, either way; an error when there are more than `most`.
-pub(super) async fn of_person(
+/// Hands on all ties of a person, either way, one by one; an error when there are more than `most`.
+pub(super) async fn each_of_person(
     connection: &mut PgConnection,
     tenant: &TenantId,
     person: &PersonId,
     most: usize,
-) -> Result<HashMap<TieKey, Tie>, StoreError> {
-    let rows = sqlx::query_as!(
+    mut hand_on: impl FnMut(TieKey, Tie) + Send,
+) -> Result<(), StoreError> {
+    let mut rows = sqlx::query_as!(
         TieRow,
         r#"SELECT tenant AS "tenant!", actor AS "actor!", recipient AS "recipient!", first_time AS "first_time!",
                last_time AS "last_time!", counts AS "counts!", today AS "today!", evidence AS "evidence!"
@@ -35,12 +37,17 @@ pub(super) async fn of_person(
         person.as_str(),
         super::one_more_than(most),
     )
-    .fetch_all(connection)
-    .await?;
-    if rows.len() > most {
-        return Err(StoreError::TooLarge(most));
+    .fetch(connection);
+    let mut count = 0;
+    while let Some(row) = rows.try_next().await? {
+        count += 1;
+        if count > most {
+            return Err(StoreError::TooLarge(most));
+        }
+        let (key, tie) = row.try_into()?;
+        hand_on(key, tie);
     }
-    rows.into_iter().map(TryInto::try_into).collect()
+    Ok(())
 }
 
 /// These ties, as far as they exist.

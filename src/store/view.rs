@@ -2,7 +2,7 @@
 //! ledger. All reads of one view see one moment of the database.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -23,11 +23,14 @@ use super::{
 /// answer.
 pub const MAX_ROWS: usize = 200_000;
 
+/// How many rhythms are read at once.
+const RHYTHMS_AT_ONCE: usize = 5000;
+
 /// What one person of a pair has shown toward the other.
 #[derive(Clone, Debug, Default)]
 pub struct SideView {
-    /// The tie, if they had acted toward the other by then.
-    pub tie: Option<Tie>,
+    /// The tie, if they had acted toward the other by then. Of many peers, most act one way only.
+    pub tie: Option<Box<Tie>>,
     /// What they have committed to toward the other.
     pub commitments: Vec<Commitment>,
 }
@@ -71,7 +74,7 @@ impl View {
     /// One peer's pair, ready for scoring.
     pub fn pair<'a>(&'a self, peer: &'a PeerView) -> Pair<'a> {
         let side = |side: &'a SideView, rhythm: &'a Option<Rhythm>| Side {
-            tie: side.tie.as_ref(),
+            tie: side.tie.as_deref(),
             rhythm: rhythm.as_ref(),
             commitments: &side.commitments,
         };
@@ -91,6 +94,11 @@ impl Asked<'_> {
     fn tie_of(&self, actor: &PersonId, recipient: &PersonId) -> TieKey {
         TieKey { tenant: self.tenant.clone(), actor: actor.clone(), recipient: recipient.clone() }
     }
+
+    /// The owner's toward a peer, and the peer's toward the owner.
+    pub(super) fn both_ties(&self, peer: &PersonId) -> [TieKey; 2] {
+        [self.tie_of(self.owner, peer), self.tie_of(peer, self.owner)]
+    }
 }
 
 pub(super) async fn view(
@@ -98,91 +106,134 @@ pub(super) async fn view(
     asked: &Asked<'_>,
     policy: &Policy,
 ) -> Result<View, StoreError> {
-    let (ties, goes_on) = ties(connection, asked, policy).await?;
-    let commitments = commitments(connection, asked, &ties).await?;
-    let mut view = View { goes_on, ..View::default() };
-    for (key, tie) in ties {
-        let side = SideView { tie: Some(tie), commitments: Vec::new() };
-        *side_of(&mut view, asked.owner, &key) = side;
-    }
-    for ((key, _), commitment) in commitments {
-        if commitment.made_time.is_some_and(|time| time <= asked.as_of) {
-            side_of(&mut view, asked.owner, &key).commitments.push(commitment);
-        }
-    }
+    let mut view = View::default();
+    add_ties(connection, asked, &mut view, policy).await?;
+    add_commitments(connection, asked, &mut view).await?;
     add_rhythms(connection, asked, &mut view, policy).await?;
     Ok(view)
 }
 
-fn side_of<'a>(view: &'a mut View, owner: &PersonId, key: &TieKey) -> &'a mut SideView {
-    if key.actor == *owner {
-        &mut view.peers.entry(key.recipient.clone()).or_default().yours
-    } else {
-        &mut view.peers.entry(key.actor.clone()).or_default().theirs
+impl View {
+    /// What the actor of a tie has shown toward its recipient, one of them being the owner.
+    pub(super) fn side_mut(&mut self, owner: &PersonId, actor: &PersonId, recipient: &PersonId) -> &mut SideView {
+        if actor == owner {
+            &mut self.peers.entry(recipient.clone()).or_default().yours
+        } else {
+            &mut self.peers.entry(actor.clone()).or_default().theirs
+        }
+    }
+
+    /// The rhythm of a peer, or else the owner's.
+    pub(super) fn rhythm_mut(&mut self, person: &PersonId) -> &mut Option<Rhythm> {
+        self.peers.get_mut(person).map_or(&mut self.rhythm, |peer| &mut peer.rhythm)
+    }
+
+    /// All that was shown.
+    fn sides(&self) -> impl Iterator<Item = &SideView> {
+        self.peers.values().flat_map(|peer| [&peer.theirs, &peer.yours])
+    }
+
+    /// How many ties it is made of.
+    pub(super) fn ties(&self) -> usize {
+        self.sides().filter(|side| side.tie.is_some()).count()
+    }
+
+    /// Adds commitments that were made by then.
+    pub(super) fn add_commitments(
+        &mut self,
+        owner: &PersonId,
+        commitments: HashMap<CommitmentRowKey, Commitment>,
+        as_of: Timestamp,
+    ) {
+        for ((key, _), commitment) in commitments {
+            if commitment.made_time.is_some_and(|time| time <= as_of) {
+                self.side_mut(owner, &key.actor, &key.recipient).commitments.push(commitment);
+            }
+        }
     }
 }
 
-/// The ties by then, and whether there are acts of them, or of others, after that.
-async fn ties(
+/// Whether either side may have made a commitment.
+pub(super) fn commits(tie: &Tie) -> bool {
+    tie.count(Kind::Promise) > 0 || tie.count(Kind::Ask) > 0
+}
+
+/// Adds the ties by then, and notes whether there are acts of them, or of others, after that.
+async fn add_ties(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
+    view: &mut View,
     policy: &Policy,
-) -> Result<(HashMap<TieKey, Tie>, bool), StoreError> {
-    let kept = match asked.peer {
-        None => tie::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await?,
-        Some(peer) => {
-            let keys = [asked.tie_of(asked.owner, peer), asked.tie_of(peer, asked.owner)];
-            tie::get(connection, &keys.iter().collect()).await?
+) -> Result<(), StoreError> {
+    let mut begun = Vec::new();
+    let mut add = |key: TieKey, tie: Tie| {
+        if tie.last_time <= asked.as_of {
+            view.side_mut(asked.owner, &key.actor, &key.recipient).tie = Some(Box::new(tie));
+        } else {
+            view.goes_on = true;
+            if tie.first_time <= asked.as_of {
+                begun.push(key);
+            }
         }
     };
-    let (mut ties, later): (HashMap<_, _>, HashMap<_, _>) =
-        kept.into_iter().partition(|(_, tie)| tie.last_time <= asked.as_of);
-    let begun: Vec<_> = later.iter().filter(|(_, tie)| tie.first_time <= asked.as_of).map(|(key, _)| key).collect();
-    if !begun.is_empty() {
-        let keys: KeyColumns<'_> = begun.into_iter().collect();
-        let acts = history::acts_until(connection, &keys, asked.as_of, MAX_ROWS).await?;
-        ties.extend(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))));
-    }
-    Ok((ties, !later.is_empty()))
-}
-
-/// The commitments of the pairs that ever made one.
-async fn commitments(
-    connection: &mut PgConnection,
-    asked: &Asked<'_>,
-    ties: &HashMap<TieKey, Tie>,
-) -> Result<HashMap<CommitmentRowKey, Commitment>, StoreError> {
-    if !ties.values().any(|tie| tie.count(Kind::Promise) > 0 || tie.count(Kind::Ask) > 0) {
-        return Ok(HashMap::new());
-    }
     match asked.peer {
-        None => commitment::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await,
+        None => tie::each_of_person(connection, asked.tenant, asked.owner, MAX_ROWS, &mut add).await?,
         Some(peer) => {
-            let keys = [asked.tie_of(asked.owner, peer), asked.tie_of(peer, asked.owner)];
-            commitment::of_ties(connection, &keys.iter().collect()).await
+            let kept = tie::get(connection, &asked.both_ties(peer).iter().collect()).await?;
+            for (key, tie) in kept {
+                add(key, tie);
+            }
         }
     }
+    if !begun.is_empty() {
+        let keys: KeyColumns<'_> = begun.iter().collect();
+        for (key, acts) in history::acts_until(connection, &keys, asked.as_of, MAX_ROWS).await? {
+            if let Some(tie) = fold_tie(&acts, policy) {
+                view.side_mut(asked.owner, &key.actor, &key.recipient).tie = Some(Box::new(tie));
+            }
+        }
+    }
+    Ok(())
 }
 
+/// Adds the commitments of the pairs that ever made one.
+async fn add_commitments(connection: &mut PgConnection, asked: &Asked<'_>, view: &mut View) -> Result<(), StoreError> {
+    if !view.sides().filter_map(|side| side.tie.as_deref()).any(commits) {
+        return Ok(());
+    }
+    let commitments = match asked.peer {
+        None => commitment::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await?,
+        Some(peer) => commitment::of_ties(connection, &asked.both_ties(peer).iter().collect()).await?,
+    };
+    view.add_commitments(asked.owner, commitments, asked.as_of);
+    Ok(())
+}
+
+/// Adds the rhythms by then, and notes whether there are acts after that.
 async fn add_rhythms(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
     view: &mut View,
     policy: &Policy,
 ) -> Result<(), StoreError> {
-    let persons: BTreeSet<RhythmKey> =
-        view.peers.keys().chain([asked.owner]).map(|person| (asked.tenant.clone(), person.clone())).collect();
-    let (mut rhythms, later): (HashMap<_, _>, HashMap<_, _>) =
-        rhythm::get(connection, &persons).await?.into_iter().partition(|(_, rhythm)| rhythm.last_time <= asked.as_of);
-    view.goes_on |= !later.is_empty();
-    if !later.is_empty() {
-        let days = history::days_until(connection, later.keys(), asked.as_of, MAX_ROWS, policy).await?;
-        rhythms.extend(days.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))));
+    let persons = view.peers.keys().chain([asked.owner]);
+    let persons: Vec<RhythmKey> = persons.map(|person| (asked.tenant.clone(), person.clone())).collect();
+    let mut later = Vec::new();
+    for persons in persons.chunks(RHYTHMS_AT_ONCE) {
+        for (key, rhythm) in rhythm::get(connection, persons).await? {
+            if rhythm.last_time <= asked.as_of {
+                *view.rhythm_mut(&key.1) = Some(rhythm);
+            } else {
+                later.push(key);
+            }
+        }
     }
-    for ((_, person), rhythm) in rhythms {
-        match view.peers.get_mut(&person) {
-            Some(peer) => peer.rhythm = Some(rhythm),
-            None => view.rhythm = Some(rhythm),
+    if !later.is_empty() {
+        view.goes_on = true;
+        for (key, days) in history::days_until(connection, &later, asked.as_of, MAX_ROWS, policy).await? {
+            if let Some(rhythm) = fold_rhythm(days, policy) {
+                *view.rhythm_mut(&key.1) = Some(rhythm);
+            }
         }
     }
     Ok(())

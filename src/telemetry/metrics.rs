@@ -18,7 +18,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::{
     Export, TelemetryError,
-    names::{self, DatabaseRole, EntryOutcome, Fallback, Metric, Operation},
+    names::{self, DatabaseRole, EntryOutcome, Fallback, Metric, Operation, ViewSource},
     otlp,
 };
 
@@ -49,6 +49,7 @@ struct Instruments {
     queue_age: Histogram<f64>,
     entries: Counter<u64>,
     answer_lookups: Counter<u64>,
+    views: Counter<u64>,
     reads: Counter<u64>,
     fallbacks: Counter<u64>,
     ready: Gauge<u64>,
@@ -112,6 +113,7 @@ impl Metrics {
             queue_age: seconds(&meter, names::QUEUE_AGE),
             entries: counter(&meter, names::ENTRIES),
             answer_lookups: counter(&meter, names::ANSWER_LOOKUPS),
+            views: counter(&meter, names::VIEWS),
             reads: counter(&meter, names::READS),
             fallbacks: counter(&meter, names::FALLBACKS),
             ready: gauge(&meter, names::READY),
@@ -135,6 +137,9 @@ impl Metrics {
         }
         for result in ["hit", "miss"] {
             self.0.answer_lookups.add(0, &[KeyValue::new(names::LOOKUP_RESULT, result)]);
+        }
+        for source in ViewSource::ALL {
+            self.0.views.add(0, &[KeyValue::new(names::VIEW_SOURCE, source.as_str())]);
         }
         for role in DatabaseRole::ALL {
             self.0.reads.add(0, &[KeyValue::new(names::DATABASE_ROLE, role.as_str())]);
@@ -236,6 +241,11 @@ impl Metrics {
     pub fn answer_looked_up(&self, is_hit: bool) {
         let result = if is_hit { "hit" } else { "miss" };
         self.0.answer_lookups.add(1, &[KeyValue::new(names::LOOKUP_RESULT, result)]);
+    }
+
+    /// A ranking was made of connections from there.
+    pub fn view_made(&self, source: ViewSource) {
+        self.0.views.add(1, &[KeyValue::new(names::VIEW_SOURCE, source.as_str())]);
     }
 
     /// A ranking or a connection was read from there.

@@ -39,6 +39,8 @@ pub const ENTRY_OUTCOME: &str = "rapport.entry.outcome";
 pub const POLICY_VERSION: &str = "rapport.policy.version";
 /// What a look for a kept answer came to: `hit` or `miss`.
 pub const LOOKUP_RESULT: &str = "rapport.lookup.result";
+/// Where the connections came from that a ranking was made of: a [`ViewSource`].
+pub const VIEW_SOURCE: &str = "rapport.view.source";
 /// Which database answered: a [`DatabaseRole`].
 pub const DATABASE_ROLE: &str = "rapport.database.role";
 /// Why the replica did not answer: a [`Fallback`].
@@ -100,6 +102,9 @@ pub const ENTRIES: Metric = metric("rapport.ledger.entries", "{entry}", "What be
 /// A counter by [`LOOKUP_RESULT`].
 pub const ANSWER_LOOKUPS: Metric =
     metric("rapport.answers.lookups", "{lookup}", "Rankings looked for among the answers that are kept");
+/// A counter by [`VIEW_SOURCE`].
+pub const VIEWS: Metric =
+    metric("rapport.views", "{view}", "Rankings made, by where the connections came from that they were made of");
 /// Always 1, by [`POLICY_VERSION`]: of servers that differ in it, scores differ.
 pub const POLICY: Metric =
     metric("rapport.policy.built_in", "", "The scoring policy of tenants that have published none, by its version");
@@ -134,6 +139,8 @@ pub enum Operation {
     Look,
     /// Reads an owner's connections.
     View,
+    /// Reads again what changed of them.
+    Refresh,
     /// Reads what explains connections.
     Explain,
     /// Finds the peers that filters admit.
@@ -153,6 +160,7 @@ impl Operation {
             Self::Check => "check",
             Self::Look => "look",
             Self::View => "view",
+            Self::Refresh => "refresh",
             Self::Explain => "explain",
             Self::Filter => "filter",
             Self::History => "history",
@@ -187,6 +195,31 @@ impl DatabaseRole {
         match self {
             Self::Primary => "rapport",
             Self::Replica => "rapport-replica",
+        }
+    }
+}
+
+/// Where the connections came from that a ranking was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewSource {
+    /// They were kept, and nothing had changed.
+    Kept,
+    /// They were kept, and what had changed was read.
+    Refreshed,
+    /// All were read.
+    Read,
+}
+
+impl ViewSource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Kept, Self::Refreshed, Self::Read];
+
+    /// What it is called.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Refreshed => "refreshed",
+            Self::Read => "read",
         }
     }
 }

@@ -112,7 +112,7 @@ proptest! {
                 .map(|name| {
                     let (standing, last_time) = pairs[name % pairs.len()];
                     let peer = PersonId::parse(&format!("peer {name}")).unwrap();
-                    (rank_key(order, &standing, last_time, &peer), standing, last_time)
+                    (rank_key(order, &standing.outlook(), last_time, &peer), standing, last_time)
                 })
                 .collect();
             ranked.sort_by(|(one, ..), (other, ..)| one.cmp(other));

@@ -1,15 +1,20 @@
 //! Answers that are given again hold: they are what a server that keeps none would say, whichever server recorded what.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use rapport::{
     config::Config,
     domain::{Kind, Timestamp},
     rpc::pb,
-    service::Clock,
+    scoring::DEFAULT,
+    service::{Clock, ServiceLimits},
+    store::Store,
 };
 use sqlx::{Connection as _, PgConnection};
 
@@ -25,8 +30,16 @@ fn clock() -> (Clock, Arc<AtomicI64>) {
     (Clock::from_fn(move || Timestamp::from_seconds(read.load(Ordering::Relaxed), 0).unwrap()), seconds)
 }
 
-async fn server(url: &str, answer_bytes: u64, clock: &Clock) -> Client {
-    let config = Config { answer_bytes, databases: databases(url.to_owned(), 4), ..config(url.to_owned()) };
+/// What a server keeps: answers and what they are made of, or one of the two, or nothing.
+const ALL: [u64; 2] = [32 << 20, 64 << 20];
+const ANSWERS: [u64; 2] = [32 << 20, 0];
+const VIEWS: [u64; 2] = [0, 64 << 20];
+const NOTHING: [u64; 2] = [0, 0];
+
+async fn server(url: &str, [answer_bytes, view_bytes]: [u64; 2], clock: &Clock) -> Client {
+    let config = config(url.to_owned());
+    let service = ServiceLimits { answer_bytes, view_bytes, ..config.service };
+    let config = Config { service, databases: databases(url.to_owned(), 4), ..config };
     let client = client_of(start(config, clock.clone()).await.address(), "one");
     // A new connection makes a server look at everything anew; after this it has all that it may have.
     for _ in 0..3 {
@@ -76,8 +89,8 @@ fn any_question() -> pb::RankConnectionsRequest {
 #[tokio::test]
 async fn what_is_given_again_is_what_would_be_found_anew() {
     let (url, (clock, seconds)) = (database(true).await, clock());
-    let mut keeping = [server(&url, 32 << 20, &clock).await, server(&url, 32 << 20, &clock).await];
-    let mut anew = server(&url, 0, &clock).await;
+    let mut keeping = [server(&url, ALL, &clock).await, server(&url, VIEWS, &clock).await];
+    let mut anew = server(&url, NOTHING, &clock).await;
     for step in 0..600 {
         let which = random(2) as usize;
         match random(10) {
@@ -97,7 +110,7 @@ async fn what_is_given_again_is_what_would_be_found_anew() {
 #[tokio::test]
 async fn an_answer_is_given_again_until_something_concerns_it() {
     let (url, (clock, seconds)) = (database(true).await, clock());
-    let mut client = server(&url, 32 << 20, &clock).await;
+    let mut client = server(&url, ANSWERS, &clock).await;
     record(&mut client, act(Kind::Help, "bob", "ada", day(98))).await;
     record(&mut client, act(Kind::Help, "cid", "dan", day(98))).await;
     let first = ranked(&mut client, question("ada")).await;
@@ -115,6 +128,56 @@ async fn an_answer_is_given_again_until_something_concerns_it() {
     // What the peer does elsewhere concerns it.
     record(&mut client, act(Kind::Message, "bob", "cid", day(99))).await;
     assert_eq!(ranked(&mut client, question("ada")).await.connections, []);
+}
+
+/// The peers of ada.
+async fn peers(client: &mut Client) -> BTreeSet<String> {
+    ranked(client, question("ada")).await.connections.into_iter().map(|connection| connection.peer).collect()
+}
+
+fn named<const COUNT: usize>(peers: [&str; COUNT]) -> BTreeSet<String> {
+    peers.map(str::to_owned).into()
+}
+
+#[tokio::test]
+async fn of_what_is_kept_only_what_changed_is_read_again() {
+    let (url, (clock, _)) = (database(true).await, clock());
+    let mut client = server(&url, VIEWS, &clock).await;
+    for peer in ["bob", "cid", "dan"] {
+        record(&mut client, act(Kind::Help, peer, "ada", day(98))).await;
+    }
+    assert_eq!(peers(&mut client).await, named(["bob", "cid", "dan"]));
+
+    // Behind the server's back: who reads anew would see it.
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM tie WHERE actor IN ('bob', 'cid')").execute(&mut connection).await.unwrap();
+    record(&mut client, act(Kind::Message, "bob", "eve", day(99))).await;
+    record(&mut client, act(Kind::Help, "fay", "ada", day(98))).await;
+    assert_eq!(peers(&mut client).await, named(["bob", "cid", "dan", "fay"]));
+    record(&mut client, act(Kind::Message, "ada", "cid", day(99))).await;
+    let told = ranked(&mut client, question("ada")).await.connections;
+    let cid = told.iter().find(|connection| connection.peer == "cid").unwrap();
+    assert_eq!((told.len(), &cid.their_interaction_counts[..]), (4, &[][..]));
+
+    // Where it is not known what changed, all is.
+    record(&mut client, act(Kind::Help, "dan", "ada", day(99))).await;
+    sqlx::query("DELETE FROM change").execute(&mut connection).await.unwrap();
+    record(&mut client, act(Kind::Help, "dan", "ada", day(99))).await;
+    assert_eq!(peers(&mut client).await, named(["dan", "fay", "cid"]));
+}
+
+#[tokio::test]
+async fn what_is_derived_again_is_read_anew() {
+    let (url, (clock, _)) = (database(true).await, clock());
+    let mut client = server(&url, ALL, &clock).await;
+    for peer in ["bob", "cid"] {
+        record(&mut client, act(Kind::Help, peer, "ada", day(98))).await;
+    }
+    assert_eq!(peers(&mut client).await, named(["bob", "cid"]));
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM ledger WHERE actor = 'bob'").execute(&mut connection).await.unwrap();
+    Store::new(&url, 2, &DEFAULT).unwrap().rebuild(true, |_| ()).await.unwrap();
+    assert_eq!(peers(&mut client).await, named(["cid"]));
 }
 
 #[tokio::test]
@@ -145,7 +208,7 @@ async fn another_policy_and_another_day_are_another_answer() {
 #[tokio::test]
 async fn what_lies_ahead_of_the_clock_counts_when_its_time_comes() {
     let (url, (clock, seconds)) = (database(true).await, clock());
-    let mut client = server(&url, 32 << 20, &clock).await;
+    let mut client = server(&url, ALL, &clock).await;
     record(&mut client, act(Kind::Message, "bob", "ada", day(98))).await;
     record(&mut client, act(Kind::Help, "bob", "ada", after(day(100), 60))).await;
     let helped = async |client: &mut Client| {

@@ -20,7 +20,7 @@ use rapport::{
     embedded::url_of_running,
     rpc::pb,
     scoring::DEFAULT,
-    service::{Clock, ConnectionQuery, PolicyDraft, RankQuery, Service},
+    service::{Clock, ConnectionQuery, PolicyDraft, RankQuery, Service, ServiceLimits},
     store::{Store, Writer},
 };
 use rustix::process::Signal;
@@ -247,7 +247,12 @@ async fn calls_given_up_at_any_await_leave_no_transaction_open() {
     let url = database(true).await;
     let store = Store::new(&url, MAX_CONNECTIONS, &DEFAULT).unwrap();
     let (writer, _written) = Writer::start(&store);
-    let service = Service::new(store.clone(), writer, Clock::system(), Duration::from_mins(5), 1 << 20);
+    let service = Service::new(
+        store.clone(),
+        writer,
+        Clock::system(),
+        ServiceLimits { future: Duration::from_mins(5), answer_bytes: 1 << 20, view_bytes: 1 << 20 },
+    );
     let (calls, mut given_up, mut acknowledged) = (scaled(300, 10_000), 0, Vec::new());
     for _ in 0..calls / 10 {
         let calls: Vec<_> = (0..10).map(|_| tokio::spawn(one_call(service.clone(), random(4)))).collect();

@@ -218,7 +218,7 @@ async fn due_times_and_references() {
 #[tokio::test]
 async fn the_last_moment_of_9999_can_be_recorded_where_the_server_allows_it() {
     let mut settings = config(database(true).await);
-    settings.future_limit = std::time::Duration::from_hours(8100 * 366 * 24);
+    settings.service.future = std::time::Duration::from_hours(8100 * 366 * 24);
     let app = start(settings, Clock::system()).await;
     let mut client = client_of(app.address(), "one");
     record(&mut client, act(Kind::Help, "zed-77", "rosa-99", LAST)).await;

@@ -152,7 +152,7 @@ impl Oracle {
                 let pair = folded.pair();
                 let standing: Standing = pair.standing(as_of, &DEFAULT);
                 let peer = PersonId::parse(peer).unwrap();
-                pair.last_time().map(|last| rank_key(order, &standing, Some(last), &peer))
+                pair.last_time().map(|last| rank_key(order, &standing.outlook(), Some(last), &peer))
             })
             .collect();
         keys.sort();

@@ -1,0 +1,248 @@
+//! Views of now that are kept: brought up to date by reading again what was touched since, in one moment of the database.
+//! What comes out is what would be read anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Deref,
+    sync::{Arc, atomic::Ordering},
+};
+
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    domain::{PersonId, TenantId, Timestamp},
+    scoring::{Policy, Rhythm, Tie},
+    telemetry::names::Operation,
+};
+
+use super::{
+    Basis, PersonMark, SNAPSHOT, Seen, Store, StoreError, TieKey, Viewed,
+    changes::{self, Change, MOST_CHANGES, Touched},
+    commitment,
+    lease::within,
+    rhythm, tie,
+    view::{Asked, MAX_ROWS, commits},
+};
+
+/// About how many bytes a peer takes in memory, with what finds it, and a tie.
+const PEER_BYTES: usize = 350;
+const TIE_BYTES: usize = 240;
+
+/// A view of all peers, as of now when it was made, that is kept.
+#[derive(Debug)]
+pub struct KeptView {
+    tenant: TenantId,
+    owner: PersonId,
+    viewed: Viewed,
+    /// The marks of the owner and all peers, in ascending order.
+    marks: Arc<[PersonMark]>,
+    /// Whose marks they are.
+    persons: Vec<PersonId>,
+}
+
+impl Deref for KeptView {
+    type Target = Viewed;
+
+    fn deref(&self) -> &Viewed {
+        &self.viewed
+    }
+}
+
+/// What was touched of a view, read again.
+struct Fresh {
+    basis: Basis,
+    policy: Arc<Policy>,
+    as_of: Timestamp,
+    /// The peers whose ties changed, either way, with these and their commitments.
+    peers: BTreeSet<PersonId>,
+    ties: Vec<(TieKey, Tie)>,
+    commitments: commitment::Commitments,
+    /// Whose rhythms changed, with these.
+    rhythms: BTreeMap<PersonId, Option<Rhythm>>,
+}
+
+impl KeptView {
+    /// Keeps a view of all of an owner's peers; gives it back when it will change by itself as time goes on.
+    pub fn new(tenant: &TenantId, owner: &PersonId, viewed: Viewed) -> Result<Self, Box<Viewed>> {
+        if viewed.view.goes_on {
+            return Err(Box::new(viewed));
+        }
+        let (marks, persons) = (Arc::from([]), Vec::new());
+        let mut kept = Self { tenant: tenant.clone(), owner: owner.clone(), viewed, marks, persons };
+        kept.mark_persons();
+        Ok(kept)
+    }
+
+    /// The marks of the owner and all peers, in ascending order.
+    pub fn marks(&self) -> &Arc<[PersonMark]> {
+        &self.marks
+    }
+
+    /// About how many bytes it takes in memory.
+    pub fn bytes(&self) -> u64 {
+        let bytes = self.viewed.view.peers.len() * PEER_BYTES + self.viewed.view.ties() * TIE_BYTES;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it shows all that had been recorded then.
+    pub fn shows(&self, then: Basis) -> bool {
+        self.viewed.basis.origin == then.origin && self.viewed.basis.revision >= then.revision
+    }
+
+    /// The same view as of a later time; `false` when that is earlier.
+    pub fn advance(&mut self, as_of: Timestamp) -> bool {
+        let is_later = as_of >= self.viewed.as_of;
+        if is_later {
+            self.viewed.as_of = as_of;
+        }
+        is_later
+    }
+
+    fn mark_persons(&mut self) {
+        let persons = self.viewed.view.peers.keys().chain([&self.owner]);
+        let mut marked: Vec<_> = persons.map(|person| (PersonMark::of(person), person.clone())).collect();
+        marked.sort_unstable();
+        let (marks, persons): (Vec<_>, _) = marked.into_iter().unzip();
+        (self.marks, self.persons) = (marks.into(), persons);
+    }
+
+    /// Everybody in the view whom a mark stands for.
+    fn marked(&self, mark: PersonMark) -> &[PersonId] {
+        let first = self.marks.partition_point(|one| *one < mark);
+        let count = self.marks[first..].iter().take_while(|one| **one == mark).count();
+        &self.persons[first..first + count]
+    }
+
+    /// What of it was touched since, by what was seen; `None` when that is not known.
+    fn touched(&self, seen: &Seen) -> Option<Touched> {
+        seen.touched(PersonMark::of(&self.owner), &self.marks, self.viewed.basis)
+    }
+
+    fn asked(&self, as_of: Timestamp) -> Asked<'_> {
+        Asked { tenant: &self.tenant, owner: &self.owner, peer: None, as_of }
+    }
+
+    /// The peers whose ties changed, and everybody whose rhythm did, by what was noted; `None` when the notes do not tell.
+    fn changed(&self, touched: &Touched, changes: Vec<Change>) -> Option<(BTreeSet<PersonId>, BTreeSet<PersonId>)> {
+        let (mut peers, mut persons) = (BTreeSet::new(), BTreeSet::new());
+        let noted = changes.iter().flat_map(|change| &change.persons);
+        for mark in touched.persons.iter().chain(noted) {
+            persons.extend(self.marked(*mark).iter().cloned());
+        }
+        for change in changes {
+            let Some(ties) = change.ties else {
+                if change.persons.iter().any(|mark| !self.marked(*mark).is_empty()) {
+                    return None;
+                }
+                continue;
+            };
+            for (actor, recipient) in ties {
+                let peer = if actor == self.owner.as_str() {
+                    recipient
+                } else if recipient == self.owner.as_str() {
+                    actor
+                } else {
+                    continue;
+                };
+                peers.insert(PersonId::parse(&peer).ok()?);
+            }
+        }
+        persons.extend(peers.iter().cloned());
+        Some((peers, persons))
+    }
+
+    fn take_in(&mut self, fresh: Fresh) {
+        let Fresh { basis, policy, as_of, peers, ties, commitments, rhythms } = fresh;
+        let view = &mut self.viewed.view;
+        let before = view.peers.len();
+        for peer in &peers {
+            let peer = view.peers.entry(peer.clone()).or_default();
+            (peer.theirs, peer.yours) = Default::default();
+        }
+        for (key, tie) in ties {
+            view.side_mut(&self.owner, &key.actor, &key.recipient).tie = Some(Box::new(tie));
+        }
+        view.add_commitments(&self.owner, commitments, as_of);
+        for (person, rhythm) in rhythms {
+            *view.rhythm_mut(&person) = rhythm;
+        }
+        let has_more = view.peers.len() > before;
+        (self.viewed.basis, self.viewed.policy, self.viewed.as_of) = (basis, policy, as_of);
+        if has_more {
+            self.mark_persons();
+        }
+    }
+}
+
+impl Store {
+    /// Brings a kept view up to date; `false` when it has to be made anew.
+    pub async fn refresh(
+        &self,
+        kept: &mut KeptView,
+        as_of: impl FnOnce() -> Timestamp + Send,
+    ) -> Result<bool, StoreError> {
+        let Some(touched) = self.changes(&kept.tenant, |seen| kept.touched(seen)).await? else { return Ok(false) };
+        let connections = self.opened.count.load(Ordering::SeqCst);
+        let mut lease = self.lease(Operation::Refresh).await?;
+        let fresh = within(async {
+            let mut snapshot = lease.begin_with(SNAPSHOT).await?;
+            let basis = changes::basis(&mut snapshot, &kept.tenant, self.role, connections).await?;
+            self.reached(basis.revision)?;
+            let fresh = self.fresh(&mut snapshot, kept, &touched, basis, as_of).await?;
+            snapshot.commit().await?;
+            Ok(fresh)
+        });
+        let fresh = fresh.await;
+        let fresh = lease.end(fresh)?;
+        Ok(fresh.map(|fresh| kept.take_in(fresh)).is_some())
+    }
+
+    /// What was touched of a view until `basis`, read again; `None` when it has to be made anew.
+    async fn fresh(
+        &self,
+        snapshot: &mut PgConnection,
+        kept: &KeptView,
+        touched: &Touched,
+        basis: Basis,
+        as_of: impl FnOnce() -> Timestamp + Send,
+    ) -> Result<Option<Fresh>, StoreError> {
+        let since = touched.until.revision;
+        if basis.origin != touched.until.origin || basis.revision < since || basis.revision - since > MOST_CHANGES {
+            return Ok(None);
+        }
+        // What was recorded while this began is not among what was seen.
+        let revisions: Vec<i64> = touched.of_owner.iter().copied().chain(since + 1..=basis.revision).collect();
+        let changes = if revisions.is_empty() {
+            Some(Vec::new())
+        } else {
+            changes::at(snapshot, &kept.tenant, &revisions).await?
+        };
+        let Some((peers, persons)) = changes.and_then(|changes| kept.changed(touched, changes)) else {
+            return Ok(None);
+        };
+        let Some(policy) = self.policies.wanted(snapshot, &kept.tenant, None).await? else { return Ok(None) };
+        let as_of = as_of();
+        let asked = kept.asked(as_of);
+        let keys: Vec<_> = peers.iter().flat_map(|peer| asked.both_ties(peer)).collect();
+        let keys = keys.iter().collect();
+        let ties = if peers.is_empty() { Vec::new() } else { tie::get(snapshot, &keys).await?.into_iter().collect() };
+        let commitments = if ties.iter().any(|(_, tie)| commits(tie)) {
+            commitment::of_ties(snapshot, &keys).await?
+        } else {
+            commitment::Commitments::new()
+        };
+        let asked: Vec<_> = persons.iter().map(|person| (kept.tenant.clone(), person.clone())).collect();
+        let mut found = if asked.is_empty() { HashMap::new() } else { rhythm::get(snapshot, &asked).await? };
+        let goes_on =
+            ties.iter().any(|(_, tie)| tie.last_time > as_of) || found.values().any(|rhythm| rhythm.last_time > as_of);
+        let rhythms = asked
+            .into_iter()
+            .map(|key| {
+                let rhythm = found.remove(&key);
+                (key.1, rhythm)
+            })
+            .collect();
+        let is_whole = as_of >= kept.as_of && !goes_on && kept.view.ties() + ties.len() <= MAX_ROWS;
+        Ok(is_whole.then_some(Fresh { basis, policy, as_of, peers, ties, commitments, rhythms }))
+    }
+}
