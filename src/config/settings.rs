@@ -222,7 +222,7 @@ settings! {
         "the most calls and items of streams of one tenant in a second; 0 for any number");
     ANSWER_CACHE_MIB = setting("answer-cache-mib", Limits, Form::Number(0, 65_536), Value("32"),
         "memory for rankings that can be given again as long as they hold, in MiB");
-    VIEW_CACHE_MIB = setting("view-cache-mib", Limits, Form::Number(0, 65_536), Value("64"),
+    VIEW_CACHE_MIB = setting("view-cache-mib", Limits, Form::Number(0, 65_536), Value("96"),
         "memory for the connections that rankings are made of, so that only what changes is read again, in MiB");
     FUTURE_LIMIT_SECONDS = setting("future-limit-seconds", Limits, Form::Number(0, 86_400), Value("300"),
         "how far ahead of the clock an interaction may lie");
