@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,8 +31,12 @@ const STOP_STEPS: [(Signal, Duration); 3] = [
     (Signal::KILL, Duration::from_secs(5)),
 ];
 /// The user's own settings come after these and win. What makes data durable keeps its defaults.
+///
+/// Under load that lasts, a checkpoint every few seconds would have nearly every page written to the log again as a whole.
 const DEFAULTS: [(&str, &str); 4] =
-    [("max_connections", "100"), ("shared_buffers", "128MB"), ("timezone", "UTC"), ("log_timezone", "UTC")];
+    [("max_connections", "100"), ("max_wal_size", "4GB"), ("timezone", "UTC"), ("log_timezone", "UTC")];
+/// Between which bounds the memory for pages lies, in mebibytes. It is taken as it is needed.
+const SHARED_BUFFERS: RangeInclusive<u64> = 128..=1024;
 
 /// All it takes to start the server, again and again.
 #[derive(Debug)]
@@ -50,6 +55,18 @@ pub(super) struct Server {
     process: Child,
     pid: u32,
     guard: Guard,
+}
+
+/// A quarter of the machine's memory, as PostgreSQL's manual advises, within bounds, in mebibytes.
+fn shared_buffers() -> u64 {
+    #[cfg(target_os = "linux")]
+    let memory = {
+        let system = rustix::system::sysinfo();
+        system.totalram.saturating_mul(system.mem_unit.into()) >> 20
+    };
+    #[cfg(not(target_os = "linux"))]
+    let memory = 2048;
+    (memory / 4).clamp(*SHARED_BUFFERS.start(), *SHARED_BUFFERS.end())
 }
 
 impl ServerPlan {
@@ -117,7 +134,9 @@ impl ServerPlan {
             ("port", PORT),
         ];
         let extra = self.extra_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        DEFAULTS.into_iter().chain(extra).chain(fixed).map(|(name, value)| format!("{name}={value}")).collect()
+        let buffers = format!("{}MB", shared_buffers());
+        let defaults = DEFAULTS.into_iter().chain([("shared_buffers", &*buffers)]);
+        defaults.chain(extra).chain(fixed).map(|(name, value)| format!("{name}={value}")).collect()
     }
 
     fn open_log(&self) -> io::Result<File> {

@@ -12,7 +12,7 @@ use super::{Store, StoreError, connect::unsettled, grants::NEEDED, lease::within
 /// How often the clocks are compared; the quickest answer counts.
 const CLOCK_READINGS: usize = 5;
 /// The settings that are looked at.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 11] = [
     "autovacuum",
     "default_transaction_isolation",
     "default_transaction_read_only",
@@ -20,6 +20,7 @@ const SETTINGS: [&str; 10] = [
     "full_page_writes",
     "max_connections",
     "server_version_num",
+    "shared_buffers",
     "superuser_reserved_connections",
     "synchronous_commit",
     "TimeZone",
@@ -42,6 +43,8 @@ pub struct Condition {
     pub clock_ahead_micros: i64,
     /// By how much that may be wrong either way: half of the round trip.
     pub clock_error_micros: i64,
+    /// How large the database is.
+    pub database_bytes: u64,
     /// How many connections a server of these settings opens at most.
     pub own_connections: u32,
 }
@@ -54,7 +57,7 @@ impl Store {
         let own_connections = self.pool.options().get_max_connections().saturating_add(1);
         let condition = within(async {
             let (clock_ahead_micros, clock_error_micros) = clocks(&mut lease, &read_clock).await?;
-            let (role, in_recovery) = state(&mut lease).await?;
+            let (role, in_recovery, database_bytes) = state(&mut lease).await?;
             let settings = settings(&mut lease).await?;
             let missing_privileges = missing_privileges(&mut lease).await?;
             let missing_settings = unsettled(&mut lease).await?;
@@ -66,6 +69,7 @@ impl Store {
                 missing_settings,
                 clock_ahead_micros,
                 clock_error_micros,
+                database_bytes,
                 own_connections,
             })
         });
@@ -74,11 +78,13 @@ impl Store {
     }
 }
 
-async fn state(connection: &mut PgConnection) -> Result<(String, bool), StoreError> {
-    let state = sqlx::query!(r#"SELECT current_user::text AS "role!", pg_is_in_recovery() AS "in_recovery!""#)
-        .fetch_one(connection);
-    let state = state.await?;
-    Ok((state.role, state.in_recovery))
+async fn state(connection: &mut PgConnection) -> Result<(String, bool, u64), StoreError> {
+    let state = sqlx::query!(
+        r#"SELECT current_user::text AS "role!", pg_is_in_recovery() AS "in_recovery!",
+               pg_database_size(current_database()) AS "size!""#
+    );
+    let state = state.fetch_one(connection).await?;
+    Ok((state.role, state.in_recovery, u64::try_from(state.size).unwrap_or(0)))
 }
 
 async fn settings(connection: &mut PgConnection) -> Result<BTreeMap<String, String>, StoreError> {

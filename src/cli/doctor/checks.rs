@@ -5,6 +5,11 @@ use crate::store::{Condition, Schema, StoreError};
 
 /// The major versions of PostgreSQL that Rapport is tested on.
 const VERSIONS: std::ops::RangeInclusive<u32> = 15..=18;
+/// How many times as large as PostgreSQL's memory for its pages a database may be. Of one whose indexes do not fit, nearly every
+/// act reads several pages anew and writes them out again.
+const DATABASE_TO_BUFFERS: u64 = 8;
+/// In what PostgreSQL counts them, in bytes.
+const PAGE_BYTES: u64 = 8192;
 /// By how much the clocks may differ, in microseconds. Servers compare interaction times with their own clocks.
 const CLOCK_TOLERANCE: i64 = 1_000_000;
 
@@ -81,7 +86,7 @@ pub(super) fn schema(checked: &Result<Schema, StoreError>) -> Check {
 /// Everything else.
 pub(super) fn of(condition: &Condition) -> Vec<Check> {
     let mut checks = vec![version(condition), primary(condition), privileges(condition), connections(condition)];
-    checks.extend([session(condition), clock(condition)]);
+    checks.extend([session(condition), clock(condition), memory(condition)]);
     checks.extend(durability(condition));
     checks.extend(manners(condition));
     checks
@@ -166,6 +171,19 @@ fn clock(condition: &Condition) -> Check {
     check("clocks", found, is_fine, "keep the clocks of this host and of the database's by NTP")
 }
 
+fn memory(condition: &Condition) -> Check {
+    let buffers = u64::from(number(condition, "shared_buffers").unwrap_or(0)) * PAGE_BYTES;
+    let mebibytes = |bytes: u64| bytes >> 20;
+    let found = format!(
+        "{} MiB of shared_buffers for a database of {} MiB",
+        mebibytes(buffers),
+        mebibytes(condition.database_bytes)
+    );
+    let advice =
+        "set shared_buffers to about a quarter of the memory that PostgreSQL has, and max_wal_size to 4GB or more";
+    check("memory", found, condition.database_bytes <= buffers.saturating_mul(DATABASE_TO_BUFFERS), advice)
+}
+
 /// What is acknowledged must not get lost with the power.
 fn durability(condition: &Condition) -> Vec<Check> {
     let on = |name: &'static str, advice: &str| {
@@ -214,6 +232,7 @@ mod tests {
             ("full_page_writes", "on"),
             ("max_connections", "100"),
             ("server_version_num", "180001"),
+            ("shared_buffers", "16384"),
             ("superuser_reserved_connections", "3"),
             ("synchronous_commit", "on"),
             ("TimeZone", "UTC"),
@@ -222,6 +241,7 @@ mod tests {
             role: "rapport".to_owned(),
             settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             clock_error_micros: 200,
+            database_bytes: 1 << 30,
             own_connections: 10,
             ..Condition::default()
         }
@@ -247,6 +267,7 @@ mod tests {
             ("max_connections", "22", "connections"),
             ("server_version_num", "140012", "version"),
             ("server_version_num", "190000", "version"),
+            ("shared_buffers", "1000", "memory"),
             ("synchronous_commit", "off", "synchronous_commit"),
             ("TimeZone", "Europe/Berlin", "TimeZone"),
         ] {
