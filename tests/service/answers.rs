@@ -166,6 +166,37 @@ async fn of_what_is_kept_only_what_changed_is_read_again() {
     assert_eq!(peers(&mut client).await, named(["dan", "fay", "cid"]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_meanwhile_is_in_the_next_ranking() {
+    let (url, (clock, _)) = (database(true).await, clock());
+    let servers = [server(&url, ALL, &clock).await, server(&url, VIEWS, &clock).await];
+    let recording = (0..6).map(|number: usize| {
+        let mut clients = servers.clone();
+        tokio::spawn(async move {
+            let peer = format!("peer{}", number / 2);
+            for count in 1..=20 {
+                let (actor, recipient) = if number % 2 == 0 { (&*peer, "ada") } else { ("ada", &*peer) };
+                record(&mut clients[count % 2], act(Kind::Help, actor, recipient, day(98))).await;
+                record(&mut clients[count % 2], act(Kind::Message, &peer, &format!("other{count}"), day(98))).await;
+                let connections = ranked(&mut clients[(count + number) % 2], question("ada")).await.connections;
+                let connection = connections.into_iter().find(|connection| connection.peer == peer).unwrap();
+                let counts = [connection.their_interaction_counts, connection.your_interaction_counts];
+                let seen = counts[number % 2].first().map_or(0, |count| count.count);
+                assert_eq!(seen, count as i64, "a ranking misses what was acknowledged before it");
+            }
+        })
+    });
+    for recorded in recording.collect::<Vec<_>>() {
+        recorded.await.unwrap();
+    }
+    let mut anew = server(&url, NOTHING, &clock).await;
+    let found = ranked(&mut anew, question("ada")).await;
+    assert_eq!(found.connections.len(), 3);
+    for mut client in servers {
+        assert_eq!(ranked(&mut client, question("ada")).await, found);
+    }
+}
+
 #[tokio::test]
 async fn what_is_derived_again_is_read_anew() {
     let (url, (clock, _)) = (database(true).await, clock());
