@@ -237,8 +237,7 @@ pub(super) async fn at(
     revisions: &[i64],
 ) -> Result<Option<Vec<Change>>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT persons, actors, recipients FROM UNNEST($2::bigint[]) AS asked (revision) JOIN change USING (revision)
-         WHERE change.tenant = $1",
+        "SELECT persons, actors, recipients FROM change WHERE tenant = $1 AND revision = ANY($2)",
         tenant.as_str(),
         revisions,
     );

@@ -175,7 +175,7 @@ async fn what_is_recorded_meanwhile_is_in_the_next_ranking() {
         tokio::spawn(async move {
             let peer = format!("peer{}", number / 2);
             for count in 1..=20 {
-                let (actor, recipient) = if number % 2 == 0 { (&*peer, "ada") } else { ("ada", &*peer) };
+                let (actor, recipient) = if number.is_multiple_of(2) { (&*peer, "ada") } else { ("ada", &*peer) };
                 record(&mut clients[count % 2], act(Kind::Help, actor, recipient, day(98))).await;
                 record(&mut clients[count % 2], act(Kind::Message, &peer, &format!("other{count}"), day(98))).await;
                 let connections = ranked(&mut clients[(count + number) % 2], question("ada")).await.connections;

@@ -103,7 +103,7 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 29] = [
+const HOT: [(&[&str], &[&str]); 30] = [
     // Policies: the first of these is read for each ranking.
     (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1", "!change"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
@@ -114,6 +114,7 @@ const HOT: [(&[&str], &[&str]); 29] = [
     // Rankings: whether an answer still holds, and what it is made of.
     (&["LEFT JOIN change"], &["tenant_revision_key", "policy_use_key", "change_key"]),
     (&["SELECT revision FROM tenant_revision WHERE", "!change"], &["tenant_revision_key"]),
+    (&["FROM change WHERE", "revision = ANY"], &["change_key", "(revision = ANY"]),
     (&["FROM tie WHERE", "evidence AS \"evidence!\""], &["tie_key", "tie_recipient"]),
     (&["JOIN tie USING", "!FOR UPDATE"], &TIE),
     (&["JOIN rhythm USING", "!FOR UPDATE"], &["rhythm_key"]),
