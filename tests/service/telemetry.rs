@@ -167,7 +167,7 @@ async fn a_stream_is_one_span_and_only_known_methods_are_named() {
 }
 
 /// The metrics that a server has after it has recorded and ranked something.
-const METRICS: [names::Metric; 20] = [
+const METRICS: [names::Metric; 21] = [
     names::CALL_DURATION,
     names::OPERATION_DURATION,
     names::CONNECTION_COUNT,
@@ -181,6 +181,7 @@ const METRICS: [names::Metric; 20] = [
     names::QUEUE_OLDEST,
     names::ENTRIES,
     names::ANSWER_LOOKUPS,
+    names::VIEWS,
     names::READS,
     names::FALLBACKS,
     names::READY,
