@@ -57,15 +57,19 @@ pub(super) struct Server {
     guard: Guard,
 }
 
-/// A quarter of the machine's memory, as PostgreSQL's manual advises, within bounds, in mebibytes.
-fn shared_buffers() -> u64 {
+/// The memory of the machine, in mebibytes; where it is not easily told, what any has that PostgreSQL is tried out on.
+fn memory() -> u64 {
     #[cfg(target_os = "linux")]
-    let memory = {
+    {
         let system = rustix::system::sysinfo();
         system.totalram.saturating_mul(system.mem_unit.into()) >> 20
-    };
+    }
     #[cfg(not(target_os = "linux"))]
-    let memory = 2048;
+    2048
+}
+
+/// A quarter of the machine's memory, as PostgreSQL's manual advises, within bounds.
+fn shared_buffers(memory: u64) -> u64 {
     (memory / 4).clamp(*SHARED_BUFFERS.start(), *SHARED_BUFFERS.end())
 }
 
@@ -134,7 +138,7 @@ impl ServerPlan {
             ("port", PORT),
         ];
         let extra = self.extra_settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let buffers = format!("{}MB", shared_buffers());
+        let buffers = format!("{}MB", shared_buffers(memory()));
         let defaults = DEFAULTS.into_iter().chain([("shared_buffers", &*buffers)]);
         defaults.chain(extra).chain(fixed).map(|(name, value)| format!("{name}={value}")).collect()
     }
@@ -204,5 +208,15 @@ impl Server {
             }
             tracing::warn!(pid = self.pid, ?signal, "PostgreSQL did not stop within {} s", limit.as_secs());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_get_a_quarter_of_the_memory_within_bounds() {
+        assert_eq!([256, 2048, 65_536].map(shared_buffers), [128, 512, 1024]);
     }
 }
