@@ -144,14 +144,6 @@ impl Outlook {
     }
 }
 
-impl Standing {
-    /// What can be expected.
-    pub fn outlook(&self) -> Outlook {
-        let Self { they_would_help, you_would_help, mutual, .. } = *self;
-        Outlook { they_would_help, you_would_help, mutual }
-    }
-}
-
 /// What is known for both willingnesses, the peer's first.
 fn terms(evidence: &[Evidence; 2], elsewhere: &[Elsewhere; 2]) -> [Terms; 2] {
     [0, 1].map(|own| Terms::new(&evidence[own], &evidence[1 - own], &elsewhere[own], &elsewhere[1 - own]))

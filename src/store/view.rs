@@ -153,7 +153,7 @@ impl View {
     }
 }
 
-/// Whether either side may have made a commitment.
+/// Whether a commitment may have come of it, by either of the two.
 pub(super) fn commits(tie: &Tie) -> bool {
     tie.count(Kind::Promise) > 0 || tie.count(Kind::Ask) > 0
 }

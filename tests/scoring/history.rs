@@ -6,7 +6,8 @@ use proptest::{prelude::*, sample::select, test_runner::TestCaseResult};
 use rapport::{
     domain::{InteractionId, Kind, Timestamp},
     scoring::{
-        Act, Commitment, Interval, Pair, PairFold, Policy, Rhythm, Side, Standing, fold_pair, fold_rhythm, person_days,
+        Act, Commitment, Interval, Outlook, Pair, PairFold, Policy, Rhythm, Side, Standing, fold_pair, fold_rhythm,
+        person_days,
     },
 };
 
@@ -137,6 +138,10 @@ impl History {
 
     pub(crate) fn standing(&self) -> Standing {
         self.folded().pair().standing(self.as_of, policy())
+    }
+
+    pub(crate) fn outlook(&self) -> Outlook {
+        self.folded().pair().outlook(self.as_of, policy())
     }
 
     /// The willingness of one of the two toward the other.

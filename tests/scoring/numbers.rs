@@ -5,7 +5,7 @@ use std::{cmp::Ordering, time::Duration};
 use proptest::{prelude::*, sample::select, test_runner::TestCaseResult};
 use rapport::{
     domain::{Kind, PersonId, RankOrder, Timestamp},
-    scoring::{Act, Factor, Interval, Source, Standing, Weighed, explain, heaviest, rank_key},
+    scoring::{Act, Factor, Interval, Outlook, Source, Standing, Weighed, explain, heaviest, rank_key},
 };
 
 use crate::history::*;
@@ -91,8 +91,9 @@ proptest! {
 
     #[test]
     fn scores_are_sound_at_the_extremes(history in extremes()) {
-        let standing = history.standing();
-        [standing.they_would_help, standing.you_would_help, standing.mutual].into_iter().try_for_each(sound)?;
+        let Standing { they_would_help, you_would_help, mutual, .. } = history.standing();
+        [they_would_help, you_would_help, mutual].into_iter().try_for_each(sound)?;
+        prop_assert_eq!(history.outlook(), Outlook { they_would_help, you_would_help, mutual });
         no_part_is_amiss(&history)?;
     }
 
@@ -101,32 +102,32 @@ proptest! {
         pairs in prop::collection::vec(histories(), 1..4),
         names in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(),
     ) {
-        let read = |history: &History| (history.standing(), history.folded().pair().last_time());
+        let read = |history: &History| (history.outlook(), history.folded().pair().last_time());
         let (mut pairs, count) = (pairs.iter().map(read).collect::<Vec<_>>(), pairs.len());
         // The same again, but with nothing mutual: equals in three of the orders.
         pairs.extend_from_within(..);
-        pairs[count..].iter_mut().for_each(|(standing, _)| standing.mutual = Interval::default());
+        pairs[count..].iter_mut().for_each(|(outlook, _)| outlook.mutual = Interval::default());
         for order in ORDERS {
             let mut ranked: Vec<_> = names
                 .iter()
                 .map(|name| {
-                    let (standing, last_time) = pairs[name % pairs.len()];
+                    let (outlook, last_time) = pairs[name % pairs.len()];
                     let peer = PersonId::parse(&format!("peer {name}")).unwrap();
-                    (rank_key(order, &standing.outlook(), last_time, &peer), standing, last_time)
+                    (rank_key(order, &outlook, last_time, &peer), outlook, last_time)
                 })
                 .collect();
             ranked.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-            for ((above, above_standing, above_time), (below, below_standing, below_time)) in
+            for ((above, above_outlook, above_time), (below, below_outlook, below_time)) in
                 ranked.iter().zip(&ranked[1..])
             {
-                let higher = |score: fn(&Standing) -> f64| score(below_standing).total_cmp(&score(above_standing));
+                let higher = |score: fn(&Outlook) -> f64| score(below_outlook).total_cmp(&score(above_outlook));
                 let primary = match order {
-                    RankOrder::Mutual => higher(|standing| standing.mutual.lower),
-                    RankOrder::TheyWouldHelp => higher(|standing| standing.they_would_help.lower),
-                    RankOrder::YouWouldHelp => higher(|standing| standing.you_would_help.lower),
+                    RankOrder::Mutual => higher(|outlook| outlook.mutual.lower),
+                    RankOrder::TheyWouldHelp => higher(|outlook| outlook.they_would_help.lower),
+                    RankOrder::YouWouldHelp => higher(|outlook| outlook.you_would_help.lower),
                     RankOrder::LastInteraction => below_time.cmp(above_time),
                 };
-                let secondary = below_standing.mutual.lower.total_cmp(&above_standing.mutual.lower);
+                let secondary = below_outlook.mutual.lower.total_cmp(&above_outlook.mutual.lower);
                 let rule = primary.then(secondary).then_with(|| above.peer.cmp(&below.peer));
                 prop_assert_eq!(rule, Ordering::Less, "{:?}", order);
             }
@@ -139,8 +140,9 @@ proptest! {
 
     #[test]
     fn scores_are_sound(history in histories()) {
-        let standing = history.standing();
-        [standing.they_would_help, standing.you_would_help, standing.mutual].into_iter().try_for_each(sound)?;
+        let Standing { they_would_help, you_would_help, mutual, .. } = history.standing();
+        [they_would_help, you_would_help, mutual].into_iter().try_for_each(sound)?;
+        prop_assert_eq!(history.outlook(), Outlook { they_would_help, you_would_help, mutual });
     }
 
     #[test]

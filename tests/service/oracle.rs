@@ -10,8 +10,8 @@ use rapport::{
     domain::{ConnectionStatus, InteractionId, Kind, PersonId, RankOrder, Timestamp},
     rpc::pb,
     scoring::{
-        Act, Commitment, DEFAULT, Pair, Rhythm, Side, Source, Standing, Tie, explain, fold_pair, fold_rhythm, heaviest,
-        person_days, rank_key,
+        Act, Commitment, DEFAULT, Outlook, Pair, Rhythm, Side, Source, Standing, Tie, explain, fold_pair, fold_rhythm,
+        heaviest, person_days, rank_key,
     },
 };
 
@@ -150,9 +150,10 @@ impl Oracle {
             .filter_map(|peer| {
                 let folded = self.folded(owner, peer, as_of);
                 let pair = folded.pair();
-                let standing: Standing = pair.standing(as_of, &DEFAULT);
+                let Standing { they_would_help, you_would_help, mutual, .. } = pair.standing(as_of, &DEFAULT);
+                let outlook = Outlook { they_would_help, you_would_help, mutual };
                 let peer = PersonId::parse(peer).unwrap();
-                pair.last_time().map(|last| rank_key(order, &standing.outlook(), Some(last), &peer))
+                pair.last_time().map(|last| rank_key(order, &outlook, Some(last), &peer))
             })
             .collect();
         keys.sort();
