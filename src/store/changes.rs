@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, types::time::OffsetDateTime};
+use sqlx::{PgConnection, postgres::types::Oid, types::time::OffsetDateTime};
 use tokio::time::timeout;
 
 use crate::{
@@ -23,7 +23,12 @@ use crate::{
     telemetry::names::{DatabaseRole, Operation},
 };
 
-use super::{Store, StoreError, lease::within, rows::from_sql};
+use super::{
+    Store, StoreError,
+    lease::within,
+    policy::{self, Which},
+    rows::from_sql,
+};
 
 /// How long a look may take, with those before it that it waits for; longer than waiting for a connection takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(6);
@@ -49,44 +54,54 @@ impl PersonMark {
     }
 }
 
-/// What is made from what the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that
-/// counts.
-pub(super) async fn basis(
+/// What a tenant's answers are made from, in the moment that a transaction sees.
+pub(super) struct Moment {
+    /// The revision, and in which database.
+    pub basis: Basis,
+    /// The policy in use.
+    pub policy: Which,
+}
+
+/// What the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that counts.
+pub(super) async fn moment(
     connection: &mut PgConnection,
     tenant: &TenantId,
     role: DatabaseRole,
-    connections: u64,
-) -> Result<Basis, StoreError> {
+) -> Result<Moment, StoreError> {
     let now = sqlx::query!(
         r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
-               pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!""#,
+               (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
+               pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
+               (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!""#,
         tenant.as_str(),
     );
     let now = now.fetch_one(connection).await?;
-    let origin = Origin::of(now.standby, role, connections, now.started)?;
-    Ok(Basis { revision: now.revision, origin })
+    let origin = Origin::of(now.standby, role, now.database, now.started)?;
+    Ok(Moment { basis: Basis { revision: now.revision, origin }, policy: policy::which(now.policy)? })
 }
 
 /// The revision of a tenant in a transaction of the primary's.
 pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
-    Ok(basis(connection, tenant, DatabaseRole::Primary, 0).await?.revision)
+    Ok(moment(connection, tenant, DatabaseRole::Primary).await?.basis.revision)
 }
 
-/// Which database answered. Another one that takes over may know other things by the same revision.
+/// Which database answered. Another one that takes over may know other things by the same revision, and so may one that was
+/// started again. One that crashed and recovered by itself does not, with `synchronous_commit` on: what could be seen of it
+/// is on its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// How many connections the server had opened before: by a new one, another database may be reached.
-    connections: u64,
+    /// Which database of that PostgreSQL.
+    database: Oid,
     /// When the PostgreSQL was started, in microseconds since 1970: a pooler may turn from one to another by itself.
     started: i64,
 }
 
 impl Origin {
-    fn of(is_standby: bool, role: DatabaseRole, connections: u64, started: OffsetDateTime) -> Result<Self, StoreError> {
+    fn of(is_standby: bool, role: DatabaseRole, database: Oid, started: OffsetDateTime) -> Result<Self, StoreError> {
         if is_standby && role == DatabaseRole::Primary {
             return Err(StoreError::Standby);
         }
-        Ok(Self { connections, started: from_sql("pg_catalog", started)?.micros() })
+        Ok(Self { database, started: from_sql("pg_catalog", started)?.micros() })
     }
 }
 
@@ -166,13 +181,13 @@ impl Seen {
         connection: &mut PgConnection,
         tenant: &TenantId,
         role: DatabaseRole,
-        connections: u64,
         most_persons: usize,
     ) -> Result<(), StoreError> {
         let rows = sqlx::query!(
             r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "now!",
                    (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
                    pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
+                   (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!",
                    change.revision AS "revision?", persons AS "persons?"
                FROM (SELECT) AS always
                LEFT JOIN change ON change.tenant = $1 AND change.revision > $2
@@ -184,7 +199,7 @@ impl Seen {
         let rows = rows.fetch_all(connection).await?;
         let nothing = StoreError::Inconsistent { table: "change", what: "a look saw nothing" };
         let first = rows.first().ok_or(nothing)?;
-        let origin = Origin::of(first.standby, role, connections, first.started)?;
+        let origin = Origin::of(first.standby, role, first.database, first.started)?;
         let (revision, policy) = (first.now, first.policy.clone());
         let changes: Vec<_> = rows.into_iter().filter_map(|row| row.revision.zip(row.persons)).collect();
         let is_next = origin == self.now.origin
@@ -291,8 +306,7 @@ impl Store {
         if *done < needed {
             let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let mut lease = self.lease(Operation::Look).await?;
-            let connections = self.opened.count.load(Ordering::SeqCst);
-            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, connections, most_persons)).await;
+            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, most_persons)).await;
             lease.end(caught_up)?;
             *done = number;
         }

@@ -1,9 +1,9 @@
-//! The pool of connections: what each is told when it is opened, and what is seen of them all.
+//! The pool of connections: what each is told when it is opened, and what is seen of it.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -53,22 +53,13 @@ impl Watch {
     }
 }
 
-/// What is known of the connections that were opened.
-#[derive(Debug, Default)]
-pub(super) struct Opened {
-    /// How many there were.
-    pub count: AtomicU64,
-    /// Whether Citus distributes the tables.
-    pub distributed: AtomicBool,
-}
-
-/// A pool on the database at `url` that notes the connections it opens; nothing is connected yet.
+/// A pool on the database at `url` that notes whether Citus distributes its tables; nothing is connected yet.
 pub(super) fn pool(
     url: &str,
     role: DatabaseRole,
     max_connections: u32,
     slow_statement: Duration,
-    opened: Arc<Opened>,
+    distributed: Arc<AtomicBool>,
 ) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = url.parse()?;
     let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
@@ -81,11 +72,10 @@ pub(super) fn pool(
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
         .after_connect(move |connection, _| {
-            let opened = Arc::clone(&opened);
+            let distributed = Arc::clone(&distributed);
             Box::pin(async move {
-                opened.count.fetch_add(1, Ordering::SeqCst);
                 if plan_by_values(connection).await? {
-                    opened.distributed.store(true, Ordering::SeqCst);
+                    distributed.store(true, Ordering::SeqCst);
                 }
                 Ok(())
             })

@@ -28,7 +28,10 @@ mod tie;
 mod view;
 mod writer;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sqlx::{Connection as _, PgPool};
 
@@ -60,8 +63,7 @@ pub use schema::Schema;
 pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
-use changes::Follower;
-use connect::Opened;
+use changes::{Follower, Moment};
 use lease::{Answers, Lease, within};
 use policy::Policies;
 
@@ -83,7 +85,8 @@ pub struct Store {
     at_least: Option<i64>,
     policy: &'static Policy,
     policies: Policies,
-    opened: Arc<Opened>,
+    /// Whether Citus distributes the tables.
+    distributed: Arc<AtomicBool>,
     follower: Follower,
     metrics: Metrics,
 }
@@ -103,8 +106,8 @@ impl Store {
         policy: &'static Policy,
         watch: Watch,
     ) -> Result<Self, StoreError> {
-        let opened = Arc::<Opened>::default();
-        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&opened))?;
+        let distributed = Arc::<AtomicBool>::default();
+        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&distributed))?;
         let probes = connect::pool(url, role, 1, watch.slow_statement, Arc::default())?;
         watch.metrics.connections(role, max_connections, {
             let pool = pool.clone();
@@ -119,7 +122,7 @@ impl Store {
             at_least: None,
             policy,
             policies: Policies::new(policy),
-            opened,
+            distributed,
             follower: Follower::default(),
             metrics: watch.metrics,
         })
@@ -148,7 +151,7 @@ impl Store {
 
     /// Whether the tables are distributed by tenant: then no transaction spans tenants, as they may lie in different places.
     fn is_distributed(&self) -> bool {
-        self.opened.distributed.load(Ordering::SeqCst)
+        self.distributed.load(Ordering::SeqCst)
     }
 
     async fn lease(&self, operation: Operation) -> Result<Lease, StoreError> {
@@ -201,13 +204,16 @@ impl Store {
         as_of: impl FnOnce() -> Timestamp + Send,
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<Viewed>, StoreError> {
-        let connections = self.opened.count.load(Ordering::SeqCst);
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let basis = changes::basis(&mut snapshot, tenant, self.role, connections).await?;
+            let Moment { basis, policy } = changes::moment(&mut snapshot, tenant, self.role).await?;
             self.reached(basis.revision)?;
-            let viewed = match self.policies.wanted(&mut snapshot, tenant, pinned).await? {
+            let policy = match pinned {
+                Some(version) => self.policies.get(&mut snapshot, tenant, &self.policies.which(version)).await?,
+                None => Some(self.policies.used(&mut snapshot, tenant, &policy).await?),
+            };
+            let viewed = match policy {
                 Some(policy) => {
                     let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
                     let view = view::view(&mut snapshot, &asked, self.policy).await?;

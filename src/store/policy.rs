@@ -81,19 +81,15 @@ impl Policies {
         Self { built_in: Arc::new(built_in.clone()), parsed: Arc::default() }
     }
 
-    /// The policy that a tenant's answers go by: the pinned one, else the one in use. `None` when there is no such version.
-    pub(super) async fn wanted(
+    /// The policy in use, ready for scoring.
+    pub(super) async fn used(
         &self,
         connection: &mut PgConnection,
         tenant: &TenantId,
-        pinned: Option<&PolicyVersion>,
-    ) -> Result<Option<Arc<Policy>>, StoreError> {
-        if let Some(version) = pinned {
-            return self.get(connection, tenant, &self.which(version)).await;
-        }
-        let (_, in_use) = in_use(connection, tenant).await?;
-        let policy = self.get(connection, tenant, &in_use).await?;
-        policy.map(Some).ok_or(StoreError::Inconsistent { table: "policy_use", what: "a version without a document" })
+        in_use: &Which,
+    ) -> Result<Arc<Policy>, StoreError> {
+        let policy = self.get(connection, tenant, in_use).await?;
+        policy.ok_or(StoreError::Inconsistent { table: "policy_use", what: "a version without a document" })
     }
 
     /// Which policy a name stands for.
@@ -217,11 +213,12 @@ pub(super) async fn in_use(connection: &mut PgConnection, tenant: &TenantId) -> 
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok((0, None)) };
-    Ok((row.place, row.version.map(|version| parsed("policy_use", &version)).transpose()?))
+    Ok((row.place, which(row.version)?))
 }
 
-pub(super) fn parsed(table: &'static str, version: &str) -> Result<PolicyVersion, StoreError> {
-    word(table, PolicyVersion::parse(version))
+/// Which policy a version in use stands for.
+pub(super) fn which(version: Option<String>) -> Result<Which, StoreError> {
+    version.map(|version| word("policy_use", PolicyVersion::parse(&version))).transpose()
 }
 
 /// A version that a tenant published.

@@ -13,7 +13,7 @@ use super::{
     Store, StoreError,
     changes::revision,
     lease::within,
-    policy::{Policies, PolicyEntry, Which, in_use, parsed, published},
+    policy::{Policies, PolicyEntry, Which, in_use, published, which},
     rows::to_sql,
 };
 
@@ -235,7 +235,7 @@ async fn at(connection: &mut PgConnection, tenant: &TenantId, place: i64) -> Res
     .fetch_optional(connection)
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let which = row.version.map(|version| parsed("policy_use", &version)).transpose()?;
+    let which = which(row.version)?;
     Ok(Some(Use { which, returns_to: row.returns_to }))
 }
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Deref,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use sqlx::{Connection as _, PgConnection};
@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     Basis, PersonMark, SNAPSHOT, Seen, Store, StoreError, TieKey, Viewed,
-    changes::{self, Change, MOST_CHANGES, Touched},
+    changes::{self, Change, MOST_CHANGES, Moment, Touched},
     commitment,
     lease::within,
     rhythm, tie,
@@ -182,13 +182,12 @@ impl Store {
         as_of: impl FnOnce() -> Timestamp + Send,
     ) -> Result<bool, StoreError> {
         let Some(touched) = self.changes(&kept.tenant, |seen| kept.touched(seen)).await? else { return Ok(false) };
-        let connections = self.opened.count.load(Ordering::SeqCst);
         let mut lease = self.lease(Operation::Refresh).await?;
         let fresh = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let basis = changes::basis(&mut snapshot, &kept.tenant, self.role, connections).await?;
-            self.reached(basis.revision)?;
-            let fresh = self.fresh(&mut snapshot, kept, &touched, basis, as_of).await?;
+            let moment = changes::moment(&mut snapshot, &kept.tenant, self.role).await?;
+            self.reached(moment.basis.revision)?;
+            let fresh = self.fresh(&mut snapshot, kept, &touched, moment, as_of).await?;
             snapshot.commit().await?;
             Ok(fresh)
         });
@@ -197,15 +196,16 @@ impl Store {
         Ok(fresh.map(|fresh| kept.take_in(fresh)).is_some())
     }
 
-    /// What was touched of a view until `basis`, read again; `None` when it has to be made anew.
+    /// What was touched of a view until this moment, read again; `None` when it has to be made anew.
     async fn fresh(
         &self,
         snapshot: &mut PgConnection,
         kept: &KeptView,
         touched: &Touched,
-        basis: Basis,
+        moment: Moment,
         as_of: impl FnOnce() -> Timestamp + Send,
     ) -> Result<Option<Fresh>, StoreError> {
+        let basis = moment.basis;
         let since = touched.until.revision;
         if basis.origin != touched.until.origin || basis.revision < since || basis.revision - since > MOST_CHANGES {
             return Ok(None);
@@ -220,7 +220,7 @@ impl Store {
         let Some((peers, persons)) = changes.and_then(|changes| kept.changed(touched, changes)) else {
             return Ok(None);
         };
-        let Some(policy) = self.policies.wanted(snapshot, &kept.tenant, None).await? else { return Ok(None) };
+        let policy = self.policies.used(snapshot, &kept.tenant, &moment.policy).await?;
         let as_of = as_of();
         let asked = kept.asked(as_of);
         let keys: Vec<_> = peers.iter().flat_map(|peer| asked.both_ties(peer)).collect();

@@ -2,8 +2,6 @@
 //! somebody who has to see a certain revision of a tenant. That is asked in the very snapshot that is read: what is visible
 //! with a revision is everything that led to it.
 
-use std::sync::atomic::Ordering;
-
 use sqlx::{Connection as _, PgConnection, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
@@ -54,8 +52,7 @@ impl Store {
         tenant: &TenantId,
     ) -> Result<PgTransaction<'a>, StoreError> {
         let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-        let connections = self.opened.count.load(Ordering::SeqCst);
-        self.reached(changes::basis(&mut snapshot, tenant, self.role, connections).await?.revision)?;
+        self.reached(changes::moment(&mut snapshot, tenant, self.role).await?.basis.revision)?;
         Ok(snapshot)
     }
 

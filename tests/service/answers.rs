@@ -11,16 +11,21 @@ use std::{
 use rapport::{
     config::Config,
     domain::{Kind, Timestamp},
+    embedded::{EmbeddedOptions, EmbeddedPostgres},
     rpc::pb,
     scoring::DEFAULT,
     service::{Clock, ServiceLimits},
     store::Store,
 };
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
-    harness::{Client, act, after, client_of, config, database, databases, day, document, policies_of, record, start},
+    harness::{
+        Client, act, after, client_of, config, database, databases, day, document, eventually, policies_of, programs,
+        record, start,
+    },
     process::random,
+    program::folder,
 };
 
 /// A clock that stands still until it is set.
@@ -40,18 +45,7 @@ async fn server(url: &str, [answer_bytes, view_bytes]: [u64; 2], clock: &Clock) 
     let config = config(url.to_owned());
     let service = ServiceLimits { answer_bytes, view_bytes, ..config.service };
     let config = Config { service, databases: databases(url.to_owned(), 4), ..config };
-    let client = client_of(start(config, clock.clone()).await.address(), "one");
-    // A new connection makes a server look at everything anew; after this it has all that it may have.
-    for _ in 0..3 {
-        let asking = (0..16).map(|number| {
-            let mut client = client.clone();
-            tokio::spawn(async move { ranked(&mut client, question(&format!("nobody{number}"))).await })
-        });
-        for asked in asking.collect::<Vec<_>>() {
-            asked.await.unwrap();
-        }
-    }
-    client
+    client_of(start(config, clock.clone()).await.address(), "one")
 }
 
 async fn ranked(client: &mut Client, request: pb::RankConnectionsRequest) -> pb::RankConnectionsResponse {
@@ -209,6 +203,70 @@ async fn what_is_derived_again_is_read_anew() {
     sqlx::query("DELETE FROM ledger WHERE actor = 'bob'").execute(&mut connection).await.unwrap();
     Store::new(&url, 2, &DEFAULT).unwrap().rebuild(true, |_| ()).await.unwrap();
     assert_eq!(peers(&mut client).await, named(["cid"]));
+}
+
+/// What a server on that database keeps of ada, whose tie was taken away behind its back since.
+async fn kept(url: &str, keeps: [u64; 2], clock: &Clock) -> Client {
+    let mut client = server(url, keeps, clock).await;
+    record(&mut client, act(Kind::Help, "bob", "ada", day(98))).await;
+    assert_eq!(peers(&mut client).await, named(["bob"]));
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query("DELETE FROM tie").execute(&mut connection).await.unwrap();
+    assert_eq!(peers(&mut client).await, named(["bob"]), "it is given again");
+    client
+}
+
+/// The peers of ada, as soon as the server has noticed that its connections were cut.
+async fn peers_after_a_cut(client: &mut Client) -> BTreeSet<String> {
+    eventually("it answers", async || client.rank_connections(question("ada")).await.is_ok()).await;
+    peers(client).await
+}
+
+async fn execute(operator: &mut PgConnection, statements: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(operator).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_connections_but_not_its_database() {
+    let (clock, _) = clock();
+    for keeps in [ANSWERS, VIEWS] {
+        let url = database(true).await;
+        let mut client = kept(&url, keeps, &clock).await;
+        let options: PgConnectOptions = url.parse().unwrap();
+        let name = options.get_database().unwrap().to_owned();
+        let mut operator = PgConnection::connect_with(&options.database("rapport")).await.unwrap();
+        let cut = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = '{name}' AND application_name = 'rapport'"
+        );
+        execute(&mut operator, &cut).await;
+        assert_eq!(peers_after_a_cut(&mut client).await, named(["bob"]));
+
+        // A copy takes its place, with the same revisions.
+        execute(&mut operator, &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
+        execute(&mut operator, &cut).await;
+        execute(&mut operator, &format!("CREATE DATABASE {name}_copy TEMPLATE {name}")).await;
+        execute(&mut operator, &format!("ALTER DATABASE {name} RENAME TO {name}_gone")).await;
+        execute(&mut operator, &format!("ALTER DATABASE {name}_copy RENAME TO {name}")).await;
+        assert_eq!(peers_after_a_cut(&mut client).await, named([]));
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_does_not_outlive_the_postgresql() {
+    let (clock, _) = clock();
+    let folder = folder();
+    let options = EmbeddedOptions { postgres_bin: programs(), ..EmbeddedOptions::new(folder.path().join("data")) };
+    let postgres = EmbeddedPostgres::start(options.clone()).await.unwrap();
+    let url = postgres.database_url();
+    Store::new(&url, 2, &DEFAULT).unwrap().migrate().await.unwrap();
+    let mut clients = [kept(&url, ANSWERS, &clock).await, kept(&url, VIEWS, &clock).await];
+    postgres.stop().await;
+    let postgres = EmbeddedPostgres::start(options).await.unwrap();
+    assert_eq!(postgres.database_url(), url);
+    for client in &mut clients {
+        assert_eq!(peers_after_a_cut(client).await, named([]));
+    }
 }
 
 #[tokio::test]
