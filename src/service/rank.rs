@@ -17,7 +17,11 @@ use crate::{
     telemetry::names,
 };
 
-use super::{Clock, Kept, Service, ServiceError, answers::Question, views::Made};
+use super::{
+    Clock, Kept, Service, ServiceError,
+    answers::Question,
+    views::{Made, Views},
+};
 
 /// The most connections of one page.
 pub const MAX_PAGE: usize = 1000;
@@ -29,6 +33,8 @@ pub const MAX_FILTER_WORDS: usize = 16;
 const MOST_IDS: usize = 3;
 /// Among how many of the latest acts of each kind they are chosen.
 const LATEST_OF_A_KIND: i64 = 50;
+/// After how many connections that were scored others go on.
+const SCORED_AT_ONCE: usize = 1000;
 
 /// Whose connections to rank, and how.
 #[derive(Clone, Debug)]
@@ -154,10 +160,11 @@ impl Service {
 
     /// One connection, explained.
     pub async fn connection(&self, tenant: TenantId, query: ConnectionQuery) -> Result<Shown, ServiceError> {
-        let (clock, at_least, asked) = (self.clock.clone(), query.at_least, Arc::new((tenant, query)));
+        let (views, clock) = (self.kept.views.clone(), self.clock.clone());
+        let (at_least, asked) = (query.at_least, Arc::new((tenant, query)));
         self.read(at_least, move |store| {
-            let (clock, asked) = (clock.clone(), Arc::clone(&asked));
-            async move { shown(&store, &clock, &asked.0, &asked.1).await }
+            let (views, clock, asked) = (views.clone(), clock.clone(), Arc::clone(&asked));
+            async move { shown(&store, &views, &clock, &asked.0, &asked.1).await }
         })
         .await
     }
@@ -188,14 +195,15 @@ async fn page(
         if let Some(seen) = about_now {
             return kept.views.now(store, tenant, &query.person, seen, as_of).await;
         }
-        let viewed = store.view(tenant, &query.person, None, as_of, query.policy.as_ref()).await?;
-        Ok(Made::Passing(Box::new(viewed.ok_or_else(begun_by_a_policy_that_is_gone)?)))
+        let read = kept.views.read(store, tenant, (&query.person, None), as_of, query.policy.as_ref()).await?;
+        let (viewed, turn) = read.ok_or_else(begun_by_a_policy_that_is_gone)?;
+        Ok(Made::Passing { viewed: Box::new(viewed), _turn: turn })
     };
     let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
     let as_of = viewed.as_of;
     let admitted = admitted(store, tenant, query, as_of).await?;
-    let span = tracing::debug_span!(names::RANK_SCORE_SPAN);
-    let (ranked, more) = span.in_scope(|| ranked(&viewed, query, admitted.as_ref(), as_of));
+    let ranked = ranked(&viewed, query, admitted.as_ref(), as_of);
+    let (ranked, more) = ranked.instrument(tracing::debug_span!(names::RANK_SCORE_SPAN)).await;
     let view = &viewed.view;
     let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
     let mut connections: Vec<_> = ranked
@@ -215,13 +223,14 @@ async fn page(
 
 async fn shown(
     store: &Store,
+    views: &Views,
     clock: &Clock,
     tenant: &TenantId,
     query: &ConnectionQuery,
 ) -> Result<Shown, ServiceError> {
     let as_of = || query.as_of.unwrap_or_else(|| clock.now());
-    let viewed = store.view(tenant, &query.person, Some(&query.peer), as_of, None).await?;
-    let mut viewed = viewed.ok_or(ServiceError::PolicyNotFound)?;
+    let read = views.read(store, tenant, (&query.person, Some(&query.peer)), as_of, None).await?;
+    let (mut viewed, _turn) = read.ok_or(ServiceError::PolicyNotFound)?;
     let as_of = viewed.as_of;
     viewed.view.peers.entry(query.peer.clone()).or_default();
     let peer = &viewed.view.peers[&query.peer];
@@ -260,7 +269,7 @@ async fn admitted(
 }
 
 /// The page of connections that the query asks for, in order, and whether more come after it.
-fn ranked(
+async fn ranked(
     Viewed { view, policy, .. }: &Viewed,
     query: &RankQuery,
     admitted: Option<&HashSet<PersonId>>,
@@ -270,7 +279,10 @@ fn ranked(
     let mut more = false;
     let has_status =
         |pair: &Pair<'_>| query.statuses.is_empty() || query.statuses.contains(&pair.standing(as_of, policy).status);
-    for (peer, peer_view) in &view.peers {
+    for (number, (peer, peer_view)) in view.peers.iter().enumerate() {
+        if number % SCORED_AT_ONCE == SCORED_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         if admitted.is_some_and(|admitted| !admitted.contains(peer)) {
             continue;
         }

@@ -1,14 +1,15 @@
 //! What rankings are made of, kept as long as there is room: of an owner who is asked about again, only what changed since is
-//! read. Whoever asks about the same owner meanwhile waits, and finds it read.
+//! read. Whoever asks about the same owner meanwhile waits, and finds it read. What is large is read one after the other, as
+//! memory allows.
 
 use std::{convert::Infallible, ops::Deref, sync::Arc};
 
 use quick_cache::{Weighter, sync::Cache};
-use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    domain::{PersonId, TenantId, Timestamp},
-    store::{Basis, KeptView, Store, Viewed},
+    domain::{PersonId, PolicyVersion, TenantId, Timestamp},
+    store::{Basis, KeptView, MAX_ROWS, Store, StoreError, Viewed},
     telemetry::names::{DatabaseRole, ViewSource},
 };
 
@@ -18,6 +19,11 @@ use super::ServiceError;
 const EMPTY_BYTES: u64 = 500;
 /// For how many owners the cache is laid out; so few that it is not divided, and one large view may take what there is.
 const OWNERS: usize = 32;
+
+/// Of how many rows a view may be made that is read whenever it is asked for.
+const FEW_ROWS: usize = 5000;
+/// About how many bytes the largest one takes.
+const LARGEST_BYTES: u64 = 96 << 20;
 
 /// Whose view, and from which database.
 type Owner = (DatabaseRole, TenantId, PersonId);
@@ -40,20 +46,50 @@ impl Weighter<Owner, Place> for Bytes {
 
 /// The views of a server. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Views(Arc<Cache<Owner, Place, Bytes>>);
+pub(super) struct Views {
+    kept: Arc<Cache<Owner, Place, Bytes>>,
+    /// For each large view that may be read and used beside others.
+    turns: Arc<Semaphore>,
+}
 
 /// What a ranking is made of.
 pub(super) enum Made {
     /// What is kept for the next one.
-    Kept(OwnedMappedMutexGuard<Option<KeptView>, KeptView>),
+    Kept { view: OwnedMappedMutexGuard<Option<KeptView>, KeptView>, _turn: Turn },
     /// What is good for this one only.
-    Passing(Box<Viewed>),
+    Passing { viewed: Box<Viewed>, _turn: Turn },
 }
 
+/// What lets a large view be read and used; nothing for others.
+pub(super) type Turn = Option<OwnedSemaphorePermit>;
+
 impl Views {
-    /// Room for about that many bytes; none for 0.
+    /// Room for about that many bytes, none for 0. Beside what is kept, large views may take as much, but one always may.
     pub(super) fn new(bytes: u64) -> Self {
-        Self(Arc::new(Cache::with_weighter(OWNERS, bytes, Bytes)))
+        let turns = usize::try_from(bytes / LARGEST_BYTES).unwrap_or(Semaphore::MAX_PERMITS).max(1);
+        Self {
+            kept: Arc::new(Cache::with_weighter(OWNERS, bytes, Bytes)),
+            turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Reads an owner's connections, or the one with `peer`, as [`Store::view`] tells; a large view when it is its turn.
+    pub(super) async fn read(
+        &self,
+        store: &Store,
+        tenant: &TenantId,
+        (owner, peer): (&PersonId, Option<&PersonId>),
+        as_of: impl Fn() -> Timestamp + Copy + Send,
+        pinned: Option<&PolicyVersion>,
+    ) -> Result<Option<(Viewed, Turn)>, ServiceError> {
+        let viewed = store.view(tenant, owner, peer, as_of, pinned, FEW_ROWS).await;
+        if !matches!(viewed, Err(StoreError::TooLarge(_))) {
+            return Ok(viewed?.map(|viewed| (viewed, None)));
+        }
+        let turn = store.unwanted().run_until_cancelled_owned(Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn.and_then(Result::ok).ok_or(StoreError::Unwanted)?;
+        let viewed = store.view(tenant, owner, peer, as_of, pinned, MAX_ROWS).await?;
+        Ok(viewed.map(|viewed| (viewed, Some(turn))))
     }
 
     /// An owner's connections as of now, with all that had been recorded when the tenant was `seen`.
@@ -67,32 +103,39 @@ impl Views {
     ) -> Result<Made, ServiceError> {
         let key = (store.role(), tenant.clone(), owner.clone());
         let empty = || Ok::<_, Infallible>(Place { kept: Arc::default(), bytes: EMPTY_BYTES });
-        let Ok(place) = self.0.get_or_insert_with(&key, empty);
+        let Ok(place) = self.kept.get_or_insert_with(&key, empty);
         let mut kept = Arc::clone(&place.kept).lock_owned().await;
         let source = up_to_date(store, &mut kept, seen, as_of).await?;
         store.metrics().view_made(source);
         if source != ViewSource::Read {
             kept = match OwnedMutexGuard::try_map(kept, Option::as_mut) {
-                Ok(view) => return Ok(self.made(key, place, view)),
+                Ok(view) => return Ok(self.made(key, place, view, None)),
                 Err(kept) => kept,
             };
         }
         // What is of no use any more makes room first.
         *kept = None;
-        let viewed = store.view(tenant, owner, None, as_of, None).await?.ok_or(ServiceError::PolicyNotFound)?;
+        let read = self.read(store, tenant, (owner, None), as_of, None).await?;
+        let (viewed, turn) = read.ok_or(ServiceError::PolicyNotFound)?;
         Ok(match KeptView::new(tenant, owner, viewed) {
-            Ok(view) => self.made(key, place, OwnedMutexGuard::map(kept, |kept| kept.insert(view))),
-            Err(viewed) => Made::Passing(viewed),
+            Ok(view) => self.made(key, place, OwnedMutexGuard::map(kept, |kept| kept.insert(view)), turn),
+            Err(viewed) => Made::Passing { viewed, _turn: turn },
         })
     }
 
     /// Keeps a view for as much as it takes by now.
-    fn made(&self, key: Owner, place: Place, view: OwnedMappedMutexGuard<Option<KeptView>, KeptView>) -> Made {
+    fn made(
+        &self,
+        key: Owner,
+        place: Place,
+        view: OwnedMappedMutexGuard<Option<KeptView>, KeptView>,
+        turn: Turn,
+    ) -> Made {
         let bytes = EMPTY_BYTES + view.bytes();
         if bytes != place.bytes {
-            self.0.insert(key, Place { bytes, ..place });
+            self.kept.insert(key, Place { bytes, ..place });
         }
-        Made::Kept(view)
+        Made::Kept { view, _turn: turn }
     }
 }
 
@@ -114,8 +157,8 @@ impl Made {
     /// What is kept of it.
     pub(super) fn kept(&self) -> Option<&KeptView> {
         match self {
-            Self::Kept(kept) => Some(kept),
-            Self::Passing(_) => None,
+            Self::Kept { view, .. } => Some(view),
+            Self::Passing { .. } => None,
         }
     }
 }
@@ -125,8 +168,8 @@ impl Deref for Made {
 
     fn deref(&self) -> &Viewed {
         match self {
-            Self::Kept(kept) => kept,
-            Self::Passing(viewed) => viewed,
+            Self::Kept { view, .. } => view,
+            Self::Passing { viewed, .. } => viewed,
         }
     }
 }

@@ -195,7 +195,8 @@ impl Store {
 
     /// An owner's connections, or the one with `peer`, with the policy to score them by: the pinned one, else the one in use.
     /// As of what time is asked when it is settled what is seen: so nothing that was done before the answer lies after its
-    /// time. `None` when there is no such policy.
+    /// time. `None` when there is no such policy; an error when there are more than `most` ties, or commitments, or of the
+    /// past acts or active days.
     pub async fn view(
         &self,
         tenant: &TenantId,
@@ -203,6 +204,7 @@ impl Store {
         peer: Option<&PersonId>,
         as_of: impl FnOnce() -> Timestamp + Send,
         pinned: Option<&PolicyVersion>,
+        most: usize,
     ) -> Result<Option<Viewed>, StoreError> {
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
@@ -216,7 +218,7 @@ impl Store {
             let viewed = match policy {
                 Some(policy) => {
                     let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
-                    let view = view::view(&mut snapshot, &asked, self.policy).await?;
+                    let view = view::view(&mut snapshot, &asked, self.policy, most).await?;
                     Some(Viewed { view, as_of: asked.as_of, policy, basis })
                 }
                 None => None,

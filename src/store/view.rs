@@ -101,15 +101,17 @@ impl Asked<'_> {
     }
 }
 
+/// Reads a view; an error when there are more than `most` of any kind of row.
 pub(super) async fn view(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
     policy: &Policy,
+    most: usize,
 ) -> Result<View, StoreError> {
     let mut view = View::default();
-    add_ties(connection, asked, &mut view, policy).await?;
-    add_commitments(connection, asked, &mut view).await?;
-    add_rhythms(connection, asked, &mut view, policy).await?;
+    add_ties(connection, asked, &mut view, policy, most).await?;
+    add_commitments(connection, asked, &mut view, most).await?;
+    add_rhythms(connection, asked, &mut view, policy, most).await?;
     Ok(view)
 }
 
@@ -164,6 +166,7 @@ async fn add_ties(
     asked: &Asked<'_>,
     view: &mut View,
     policy: &Policy,
+    most: usize,
 ) -> Result<(), StoreError> {
     let mut begun = Vec::new();
     let mut add = |key: TieKey, tie: Tie| {
@@ -177,7 +180,7 @@ async fn add_ties(
         }
     };
     match asked.peer {
-        None => tie::each_of_person(connection, asked.tenant, asked.owner, MAX_ROWS, &mut add).await?,
+        None => tie::each_of_person(connection, asked.tenant, asked.owner, most, &mut add).await?,
         Some(peer) => {
             let kept = tie::get(connection, &asked.both_ties(peer).iter().collect()).await?;
             for (key, tie) in kept {
@@ -187,7 +190,7 @@ async fn add_ties(
     }
     if !begun.is_empty() {
         let keys: KeyColumns<'_> = begun.iter().collect();
-        for (key, acts) in history::acts_until(connection, &keys, asked.as_of, MAX_ROWS).await? {
+        for (key, acts) in history::acts_until(connection, &keys, asked.as_of, most).await? {
             if let Some(tie) = fold_tie(&acts, policy) {
                 view.side_mut(asked.owner, &key.actor, &key.recipient).tie = Some(Box::new(tie));
             }
@@ -197,12 +200,17 @@ async fn add_ties(
 }
 
 /// Adds the commitments of the pairs that ever made one.
-async fn add_commitments(connection: &mut PgConnection, asked: &Asked<'_>, view: &mut View) -> Result<(), StoreError> {
+async fn add_commitments(
+    connection: &mut PgConnection,
+    asked: &Asked<'_>,
+    view: &mut View,
+    most: usize,
+) -> Result<(), StoreError> {
     if !view.sides().filter_map(|side| side.tie.as_deref()).any(commits) {
         return Ok(());
     }
     let commitments = match asked.peer {
-        None => commitment::of_person(connection, asked.tenant, asked.owner, MAX_ROWS).await?,
+        None => commitment::of_person(connection, asked.tenant, asked.owner, most).await?,
         Some(peer) => commitment::of_ties(connection, &asked.both_ties(peer).iter().collect()).await?,
     };
     view.add_commitments(asked.owner, commitments, asked.as_of);
@@ -215,6 +223,7 @@ async fn add_rhythms(
     asked: &Asked<'_>,
     view: &mut View,
     policy: &Policy,
+    most: usize,
 ) -> Result<(), StoreError> {
     let persons = view.peers.keys().chain([asked.owner]);
     let persons: Vec<RhythmKey> = persons.map(|person| (asked.tenant.clone(), person.clone())).collect();
@@ -230,7 +239,7 @@ async fn add_rhythms(
     }
     if !later.is_empty() {
         view.goes_on = true;
-        for (key, days) in history::days_until(connection, &later, asked.as_of, MAX_ROWS, policy).await? {
+        for (key, days) in history::days_until(connection, &later, asked.as_of, most, policy).await? {
             if let Some(rhythm) = fold_rhythm(days, policy) {
                 *view.rhythm_mut(&key.1) = Some(rhythm);
             }

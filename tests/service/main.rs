@@ -40,6 +40,7 @@ mod history;
 mod import;
 mod import_breaks;
 mod kills;
+mod large;
 mod limits;
 mod logs;
 mod model;

@@ -1,0 +1,82 @@
+//! Large views: however many are asked for at once, no more are read than memory is meant for, and small ones do not wait.
+
+use std::time::Duration;
+
+use rapport::{
+    config::Config,
+    domain::Kind,
+    rpc::pb,
+    service::{Clock, ServiceLimits},
+};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::{task::JoinHandle, time::sleep};
+use tonic::{Code, Status};
+
+use crate::harness::{Client, act, client_of, config, database, databases, day, eventually, record, start};
+
+/// So many ties make a view a large one.
+const LARGE: i64 = 5001;
+
+/// A server that keeps views in so much memory, on a database in which hubs have many connections and ada has one.
+async fn server(view_mib: u64) -> ([PgConnection; 2], Client) {
+    let url = database(true).await;
+    let config = config(url.clone());
+    let service = ServiceLimits { answer_bytes: 0, view_bytes: view_mib << 20, ..config.service };
+    let config = Config { service, databases: databases(url.clone(), 12), ..config };
+    let mut client = client_of(start(config, Clock::system()).await.address(), "one");
+    record(&mut client, act(Kind::Help, "bob", "ada", day(0))).await;
+    let [mut operator, watch] =
+        [PgConnection::connect(&url).await.unwrap(), PgConnection::connect(&url).await.unwrap()];
+    let ties = format!(
+        "INSERT INTO tie SELECT tenant, 'peer' || number, 'hub' || hub, first_time, last_time, counts, today, evidence
+         FROM tie, generate_series(1, {LARGE}) AS number, generate_series(1, 4) AS hub"
+    );
+    execute(&mut operator, &ties).await;
+    ([operator, watch], client)
+}
+
+async fn execute(operator: &mut PgConnection, statements: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(operator).await.unwrap();
+}
+
+type Ranking = JoinHandle<Result<pb::RankConnectionsResponse, Status>>;
+
+fn rank(client: &Client, person: &str, limit: Duration) -> Ranking {
+    let (mut client, person) = (client.clone(), person.to_owned());
+    tokio::spawn(async move {
+        let mut request = tonic::Request::new(pb::RankConnectionsRequest { person, ..Default::default() });
+        request.set_timeout(limit);
+        client.rank_connections(request).await.map(tonic::Response::into_inner)
+    })
+}
+
+/// Waits until so many sessions wait for a lock of another, and some time to see that they stay so many.
+async fn waiting(watch: &mut PgConnection, count: i64) {
+    const WAITING: &str =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut seen = async || sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut *watch).await.unwrap();
+    eventually("as many wait as may", async || seen().await == count).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(seen().await, count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_large_views_are_read_at_once_as_there_is_memory_for() {
+    for (view_mib, at_once) in [(0, 1), (96, 1), (192, 2)] {
+        let ([mut operator, mut watch], client) = server(view_mib).await;
+        // Rhythms are read after ties: by then it is known how many there are.
+        execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
+        let hubs = ["hub1", "hub2", "hub3"].map(|hub| rank(&client, hub, Duration::from_secs(30)));
+        waiting(&mut watch, at_once).await;
+        let small = rank(&client, "ada", Duration::from_secs(30));
+        waiting(&mut watch, at_once + 1).await;
+        // Who gives up makes room for the next.
+        let status = rank(&client, "hub4", Duration::from_millis(300)).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        execute(&mut operator, "COMMIT").await;
+        for hub in hubs {
+            assert_eq!(hub.await.unwrap().unwrap().connections.len(), 50);
+        }
+        assert_eq!(small.await.unwrap().unwrap().connections.len(), 1);
+    }
+}
