@@ -57,7 +57,21 @@
 //!
 //! How much more can be learned from such histories? Gradient-boosted trees (LightGBM, for rankings) over counts, days and
 //! ages of both persons on many clocks, fitted to all but one of the first eight histories, reached a mean of 1.067 to 1.075
-//! on the one left out, and 0.90 to 0.93 on collegemsg.
+//! on the one left out, and 0.90 to 0.93 on collegemsg. Fitted to a history's own first two cuts, over 281 such numbers, they
+//! tell what the principle costs. "By principle" are trees over what counts, with those at the bottom of whom nothing does;
+//! the last column is Interactions Rank with the same ones at the bottom. In brackets are 95 % intervals, from 1,000 draws of
+//! persons.
+//!
+//! | history | fitted | trees | trees, by principle | IR, by principle |
+//! |---|---|---|---|---|
+//! | wall posts of Facebook | 0.946 (0.941 to 0.952) | 1.015 (1.011 to 1.019) | 0.955 (0.949 to 0.960) | 0.943 |
+//! | mail of the DNC | 0.955 (0.929 to 0.980) | 1.041 (1.027 to 1.057) | 0.974 (0.949 to 0.997) | 0.957 |
+//! | mail within Enron | 1.009 (0.990 to 1.028) | 1.048 (1.029 to 1.067) | 1.042 (1.027 to 1.059) | 1.000 |
+//! | calls of Reality Mining | 1.009 (0.982 to 1.036) | 1.030 (1.010 to 1.050) | 1.005 (0.984 to 1.028) | 1.002 |
+//! | chat of the project Fluid | 0.998 (0.951 to 1.045) | 1.001 (0.958 to 1.047) | 1.008 | 1.000 |
+//!
+//! On Facebook one connection in seven counts nothing, and these write more than others do. In the mail of the DNC, two in
+//! three of those who count nothing write to nobody else; if they counted, so would accounts made up to push at one person.
 
 mod backtest;
 pub mod baselines;
