@@ -88,7 +88,7 @@ pub use credit::{Act, CELL_LEN, DayCell, DayEvidence};
 pub use document::DocumentFault;
 pub use explain::{Factor, Part, Source, Weighed, explain, heaviest};
 pub use fold::{PairFold, agree, fold_pair, fold_rhythm, fold_tie, person_days};
-pub use policy::{CLOCKS, DEFAULT, KindPolicy, Policy};
+pub use policy::{BUILT_IN_PREFIX, CLOCKS, DEFAULT, KindPolicy, Policy};
 pub use rank::{RankKey, rank_key};
 pub use rhythm::{PersonDay, RHYTHM_LEN, Rhythm};
 pub use standing::{Outlook, Pair, Side, Standing};

@@ -6,6 +6,9 @@ use crate::domain::Kind;
 
 use super::{TERMS, Terms};
 
+/// How the names begin of policies that are built into versions of the program, and of no others.
+pub const BUILT_IN_PREFIX: &str = "default-";
+
 /// How many clocks a tie keeps.
 pub const CLOCKS: usize = 4;
 

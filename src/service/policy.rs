@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     domain::{Faults, PolicyVersion, TenantId},
-    scoring::{DocumentFault, Policy},
+    scoring::{BUILT_IN_PREFIX, DocumentFault, Policy},
     store::{NewPolicy, PolicyEntry, Publication},
 };
 
@@ -49,7 +49,7 @@ impl Service {
         tenant: TenantId,
         draft: PolicyDraft,
     ) -> Result<(PolicyEntry, bool, Option<i64>), ServiceError> {
-        let version = parse(&draft.document, &self.store.built_in_policy().version).map_err(ServiceError::Invalid)?;
+        let version = parse(&draft.document).map_err(ServiceError::Invalid)?;
         let new = NewPolicy { version, document: draft.document, time: self.clock.now() };
         let is_only_validated = draft.validate_only;
         let publication = self.detached(move |store| async move {
@@ -103,7 +103,7 @@ impl Service {
 }
 
 /// The version of a sound document, or all that is wrong with it.
-fn parse(document: &str, built_in: &str) -> Result<PolicyVersion, Faults> {
+fn parse(document: &str) -> Result<PolicyVersion, Faults> {
     let mut faults = Faults::default();
     if document.len() > MAX_DOCUMENT_BYTES {
         faults.add(DOCUMENT, format!("must be at most {MAX_DOCUMENT_BYTES} bytes long"));
@@ -115,8 +115,9 @@ fn parse(document: &str, built_in: &str) -> Result<PolicyVersion, Faults> {
     let named = serde_json::from_str(document).ok().filter(|_| !told("version"));
     let version = named.and_then(|Named { version }| {
         let parsed = PolicyVersion::parse(&version).map_err(|error| error.to_string());
-        let taken = "must not be the name of the policy built into the program";
-        let free = parsed.and_then(|parsed| if version == built_in { Err(taken.to_owned()) } else { Ok(parsed) });
+        let taken = || format!("must not begin with '{BUILT_IN_PREFIX}', as the policies built into programs do");
+        let free =
+            parsed.and_then(|parsed| if version.starts_with(BUILT_IN_PREFIX) { Err(taken()) } else { Ok(parsed) });
         faults.take(&format!("{DOCUMENT}.version"), free)
     });
     if version.is_none() && faults.list().is_empty() {
@@ -153,7 +154,7 @@ mod tests {
     use crate::scoring::DEFAULT;
 
     fn fields(document: &str) -> Vec<String> {
-        let faults = parse(document, "built-in").err().unwrap_or_default();
+        let faults = parse(document).err().unwrap_or_default();
         faults.list().iter().map(|fault| fault.field.clone()).collect()
     }
 
@@ -163,8 +164,8 @@ mod tests {
 
     #[test]
     fn a_sound_document_names_a_version_of_its_own() {
-        assert_eq!(parse(&named("fitted-1"), "built-in").unwrap().as_str(), "fitted-1");
-        for version in ["built-in", "", "fitted 1", &"v".repeat(65)] {
+        assert_eq!(parse(&named("fitted-1")).unwrap().as_str(), "fitted-1");
+        for version in ["default-1", "default-99", "", "fitted 1", &"v".repeat(65)] {
             assert_eq!(fields(&named(version)), ["policy.document.version"], "{version:?}");
         }
         assert_eq!(fields(&"x".repeat(MAX_DOCUMENT_BYTES + 1)), ["policy.document"]);

@@ -171,7 +171,7 @@ async fn every_fault_of_a_document_is_named_at_once() {
         (
             document(&DEFAULT.version),
             "policy.document.version",
-            "must not be the name of the policy built into the program",
+            "must not begin with 'default-', as the policies built into programs do",
         ),
         (document(&"v".repeat(65)), "policy.document.version", "must be at most 64 bytes long"),
         (document("fitted 1"), "policy.document.version", "must consist of letters a to z, digits, '.', '_' and '-'"),
