@@ -1,9 +1,16 @@
 //! The only place that names status codes. A code is chosen by who has to act next; what a message says is for callers,
-//! and what caused it goes to the log, once.
+//! and what caused it goes to the log.
 
-use std::{collections::HashMap, error::Error as _, time::Duration};
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    mem,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prost::Message as _;
+use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
@@ -19,6 +26,8 @@ const MAX_SENTENCES: usize = 4;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When to try again what a server that is shutting down did not take: another one may answer at once.
 const ELSEWHERE_DELAY: Duration = Duration::from_millis(100);
+/// How often a line tells of calls that fail for lack of resources or of a database, at most.
+const LOG_PACE: Duration = Duration::from_secs(1);
 /// The trailer by which gRPC's own retries are told when to try again, in milliseconds.
 const PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
@@ -65,10 +74,39 @@ fn log(error: &ServiceError) {
         source = cause.source();
     }
     let cause = causes.join(": ");
-    match error {
-        ServiceError::Internal(_) => tracing::error!(cause, "a call failed: {error}"),
-        ServiceError::Unavailable(_) | ServiceError::Overloaded(_) => tracing::warn!(cause, "a call failed: {error}"),
-        _ => {}
+    let pace = match error {
+        ServiceError::Internal(_) => return tracing::error!(cause, "a call failed: {error}"),
+        ServiceError::Unavailable(_) => &UNAVAILABLE,
+        ServiceError::Overloaded(_) => &OVERLOADED,
+        _ => return,
+    };
+    if let Some(held_back) = pace.turn() {
+        tracing::warn!(cause, held_back, "a call failed: {error}");
+    }
+}
+
+/// Of failures that come together, one tells: metrics count them all.
+static UNAVAILABLE: Pace = Pace::new();
+static OVERLOADED: Pace = Pace::new();
+
+/// Lets a line into the log every second.
+struct Pace(Mutex<(Option<Instant>, u64)>);
+
+impl Pace {
+    const fn new() -> Self {
+        Self(Mutex::new((None, 0)))
+    }
+
+    /// How many were held back since the last one, when it is time for the next.
+    fn turn(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, held_back) = &mut *state;
+        if last.is_some_and(|last| last.elapsed() < LOG_PACE) {
+            *held_back += 1;
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(mem::take(held_back))
     }
 }
 
@@ -170,4 +208,17 @@ pub(super) fn is_of_server(code: Code) -> bool {
             | Code::Unavailable
             | Code::DataLoss
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_failures_that_come_together_one_tells() {
+        let pace = Pace::new();
+        assert_eq!([pace.turn(), pace.turn(), pace.turn()], [Some(0), None, None]);
+        tokio::time::advance(LOG_PACE).await;
+        assert_eq!([pace.turn(), pace.turn()], [Some(2), None]);
+    }
 }
