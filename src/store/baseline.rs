@@ -9,6 +9,7 @@ use crate::domain::{PersonId, TenantId, Timestamp};
 use super::{Store, StoreError, rows::to_sql};
 
 const SCHEMA: &str = r"
+SET client_min_messages TO warning;
 CREATE SCHEMA IF NOT EXISTS rapport_baseline;
 CREATE TABLE IF NOT EXISTS rapport_baseline.act (
     tenant text NOT NULL, id text NOT NULL, actor text NOT NULL, recipient text NOT NULL, act_time timestamptz NOT NULL,

@@ -79,7 +79,7 @@ pub(super) fn table(played: &[Played]) {
             [if place == 0 { played.name.clone() } else { String::new() }, (*target).to_owned()]
                 .into_iter()
                 .chain([format!("{:.0}", median(runs, Measured::rate))])
-                .chain(quantiles.map(|milliseconds| format!("{milliseconds:.2}")))
+                .chain(quantiles.map(|took| if took.is_nan() { "–".to_owned() } else { format!("{took:.2}") }))
                 .chain([ratio, errors.collect::<Vec<_>>().join(", ")])
                 .collect()
         })

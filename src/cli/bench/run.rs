@@ -78,8 +78,11 @@ impl Measured {
         number(self.latencies.len()) / self.seconds
     }
 
-    /// A quantile of the latency, in milliseconds.
+    /// A quantile of the latency, in milliseconds; not a number when no call ended.
     pub(super) fn milliseconds(&self, quantile: f64) -> f64 {
+        if self.latencies.is_empty() {
+            return f64::NAN;
+        }
         number(self.latencies.value_at_quantile(quantile)) / 1000.0
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn play(stage: &Stage) -> Result<Vec<Played>, Failure> {
     played.push(unary);
     let alone = Stage { baseline: None, crowd: stage.crowd.clone(), rapport: stage.rapport.clone(), ..*stage };
     let at_half = Scenario { rate: Some(half), ..scenario("RecordInteraction at half that rate", Work::Unary, 256) };
-    played.push(alone.play(&at_half).await?);
+    played.push(stage.play(&at_half).await?);
     played.push(stage.play(&scenario("RecordInteraction, 1 caller", Work::Unary, 1)).await?);
     played.push(alone.play(&scenario("RecordInteraction, 256 callers", Work::Unary, 256)).await?);
     let one_tie =
