@@ -81,7 +81,8 @@ impl Replica {
         if !self.is_ready.load(Ordering::Relaxed) {
             return Err(Fallback::NotReady);
         }
-        let answer = timeout(READ_LIMIT, work).await.unwrap_or_else(|_| Err(StoreError::Silent.into()));
+        // What takes long may wait for its turn here; whether the replica is silent, looks tell sooner.
+        let Ok(answer) = timeout(READ_LIMIT, work).await else { return Err(Fallback::Failed) };
         match answer.as_ref().err().and_then(|error| fallback(error).map(|reason| (error, reason))) {
             None => Ok(answer),
             Some((_, Fallback::Behind)) => Err(Fallback::Behind),
