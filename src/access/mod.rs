@@ -24,6 +24,7 @@ pub use key::{Key, KeyEntry};
 pub use refresh::Examined;
 
 use file::Document;
+use refresh::Texts;
 use token::Tokens;
 
 /// What a principal may do in a tenant.
@@ -74,6 +75,8 @@ pub struct Access(Option<Arc<Guard>>);
 struct Guard {
     path: PathBuf,
     rules: RwLock<Arc<Rules>>,
+    /// What stood in the files when the first rules were read.
+    begun: Texts,
     /// Asks for the token issuer's keys again: a token names one that is not known.
     wanted: AtomicBool,
 }
@@ -108,12 +111,10 @@ impl Access {
 
     /// As the file at `path` says.
     pub fn guarded(path: &Path) -> Result<Self, AccessError> {
-        let rules = Arc::new(Document::read(path)?.rules(path)?);
-        Ok(Self(Some(Arc::new(Guard {
-            path: path.to_owned(),
-            rules: RwLock::new(rules),
-            wanted: AtomicBool::new(false),
-        }))))
+        let rules = RwLock::new(Arc::new(Document::read(path)?.rules(path)?));
+        let mut guard = Guard { path: path.to_owned(), rules, begun: Texts::default(), wanted: AtomicBool::new(false) };
+        guard.begun = guard.texts();
+        Ok(Self(Some(Arc::new(guard))))
     }
 
     /// Whether callers have to prove who they are.

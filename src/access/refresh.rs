@@ -3,6 +3,7 @@
 
 use std::{
     io::Read as _,
+    path::Path,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -28,7 +29,7 @@ impl Access {
     /// Follows what the file says, until this is dropped. What cannot be followed changes nothing, and is logged.
     pub async fn follow(self) {
         let Some(guard) = self.0 else { return };
-        let mut seen = guard.texts();
+        let mut seen = guard.begun;
         let (mut asked, mut wanted) = (None::<Instant>, false);
         loop {
             let pause = if wanted { ASK.1 } else { ASK.0 };
@@ -49,6 +50,9 @@ impl Access {
         }
     }
 }
+
+/// The hashes of an access file and of the keys that it names; `None` for a file that cannot be read.
+pub(super) type Texts = [Option<blake3::Hash>; 2];
 
 /// What an access file comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +77,14 @@ impl Access {
 }
 
 impl Guard {
-    /// What stands in the files now; `None` for one that cannot be read.
-    fn texts(&self) -> [Option<String>; 2] {
+    /// What stands in the files now.
+    pub(super) fn texts(&self) -> Texts {
+        let text = |path: &Path| bounded(path).ok().map(|text| blake3::hash(text.as_bytes()));
         let keys_file = self.rules().tokens.as_ref().and_then(|tokens| match &tokens.source {
-            KeySource::File(file) => bounded(file).ok(),
+            KeySource::File(file) => text(file),
             KeySource::Url(_) => None,
         });
-        [bounded(&self.path).ok(), keys_file]
+        [text(&self.path), keys_file]
     }
 
     fn read_again(&self) {
@@ -122,7 +127,9 @@ fn keep_keys(before: &Rules, after: &Rules) {
 }
 
 fn fetched(url: &str) -> Option<IssuerKeys> {
-    let agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER_LIMIT)).max_redirects(3).build();
+    // An issuer that is asked in confidence sends nobody where others can listen.
+    let agent = ureq::Agent::config_builder().https_only(url.starts_with("https://"));
+    let agent = agent.timeout_global(Some(ANSWER_LIMIT)).max_redirects(3).build();
     let mut answer = ureq::Agent::new_with_config(agent).get(url).call().ok()?;
     let mut text = String::new();
     answer.body_mut().as_reader().take(MAX_ANSWER).read_to_string(&mut text).ok()?;
@@ -141,7 +148,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        access::{Credentials, Right, token::tests::issued},
+        access::{Credentials, Key, Right, token::tests::issued},
         domain::Timestamp,
     };
 
@@ -196,6 +203,25 @@ mod tests {
         let before = asked();
         sleep(ASK.0.saturating_sub(ASK.1 * 2)).await;
         assert!(asked() <= before + 1, "then not again before its time");
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_before_it_is_followed_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.json");
+        let (before, after) = (Key::new().unwrap(), Key::new().unwrap());
+        let document = |key: &Key| json!({"principals": [{"name": "crm", "keys": [key.entry()], "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}]});
+        std::fs::write(&path, document(&before).to_string()).unwrap();
+        let access = Access::guarded(&path).unwrap();
+        std::fs::write(&path, document(&after).to_string()).unwrap();
+        let following = tokio::spawn(access.clone().follow());
+        sleep(LOOK * 2).await;
+        let admits = |key: &Key| {
+            let shown = Credentials { bearer: Some(key.as_str()), ..Credentials::default() };
+            access.admit(&shown, None, Right::Rank, Timestamp::MIN).is_ok()
+        };
+        assert!(admits(&after) && !admits(&before));
         following.abort();
     }
 

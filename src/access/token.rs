@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -98,6 +99,20 @@ struct Claims {
     nbf: i64,
 }
 
+/// Whether nobody between can put other keys in place of those at the address.
+fn is_confidential(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let is_here = |host: &str| {
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        address.map_or(host == "localhost", |address| address.is_loopback())
+    };
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) => true,
+        (Some("http"), Some(host)) => is_here(host),
+        _ => false,
+    }
+}
+
 impl TokenRules {
     /// What tells whose token it is; faults are noted.
     pub(super) fn made(self, path: &Path, faults: &mut Vec<String>) -> Option<Tokens> {
@@ -111,9 +126,10 @@ impl TokenRules {
         }
         let source = match (self.keys_file, self.keys_url) {
             (Some(file), None) => KeySource::File(beside(path, &file)),
-            (None, Some(url)) if url.starts_with("https://") || url.starts_with("http://") => KeySource::Url(url),
+            (None, Some(url)) if is_confidential(&url) => KeySource::Url(url),
             _ => {
-                faults.push("tokens need either keys_file or keys_url, an address such as https://…".to_owned());
+                let needed = "tokens need either keys_file or keys_url, an https address, or http on this machine";
+                faults.push(needed.to_owned());
                 return None;
             }
         };
@@ -199,6 +215,19 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        for good in ["https://issuer.example.org/keys", "http://127.0.0.1:1", "http://[::1]:80/k", "http://localhost/k"]
+        {
+            assert!(is_confidential(good), "{good}");
+        }
+        for bad in
+            ["http://issuer.example.org", "http://10.0.0.1", "http://localhost.example.org", "ftp://a", "https:", ""]
+        {
+            assert!(!is_confidential(bad), "{bad}");
+        }
+    }
 
     /// An issuer's keys, and a token that it has signed; both name the key by this id.
     pub(in crate::access) fn issued(id: &str, subject: &str) -> (String, String) {
