@@ -15,7 +15,7 @@ use crate::{
     telemetry::names::DatabaseRole,
 };
 
-use super::{RankPage, RankQuery};
+use super::{LAID_OUT_FOR, RankPage, RankQuery};
 
 /// About how many bytes a connection takes in memory, and how many one reason or a person does.
 const CONNECTION_BYTES: usize = 600;
@@ -105,14 +105,22 @@ pub(super) struct Answers(Arc<Cache<Question, Arc<Given>, Bytes>>);
 impl Answers {
     /// Room for about that many bytes; none for 0.
     pub(super) fn new(bytes: u64) -> Self {
-        let many = usize::try_from(bytes).unwrap_or(usize::MAX) / (EMPTY_BYTES + 20 * CONNECTION_BYTES);
-        Self(Arc::new(Cache::with_weighter(many, bytes, Bytes)))
+        Self(Arc::new(Cache::with_weighter(LAID_OUT_FOR, bytes, Bytes)))
     }
 
     /// What was answered before, if it still holds at `as_of`.
     pub(super) fn get(&self, question: &Question, seen: &Seen, built_in: &str, as_of: Timestamp) -> Option<RankPage> {
         let given = self.0.get(question).filter(|given| given.holds(seen, built_in, as_of))?;
         Some(RankPage { as_of, revision: seen.now().revision, ..given.page.clone() })
+    }
+
+    /// What was answered from this very view, by somebody who asked the same and was first.
+    pub(super) fn from(&self, question: &Question, view: &KeptView) -> Option<RankPage> {
+        let given = self.0.get(question)?;
+        let is_of_it = given.basis.at(given.held_at.load(Ordering::Relaxed)) == view.basis
+            && view.as_of >= given.page.as_of
+            && view.as_of.day() == given.page.as_of.day();
+        is_of_it.then(|| RankPage { as_of: view.as_of, ..given.page.clone() })
     }
 
     /// Keeps an answer that was made from a view.

@@ -47,6 +47,9 @@ pub struct ServiceLimits {
     pub view_bytes: u64,
 }
 
+/// For how many items a cache is laid out: so few that it is not divided, and one large item may take nearly all of it.
+const LAID_OUT_FOR: usize = 32;
+
 /// What is kept in memory. Clones share it.
 #[derive(Clone, Debug)]
 struct Kept {

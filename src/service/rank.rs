@@ -13,7 +13,7 @@ use crate::{
         Timestamp, Topic,
     },
     scoring::{Factor, Pair, Part, Policy, RankKey, Source, Standing, explain, heaviest, rank_key},
-    store::{PairActs, PeerView, Seen, Store, View, Viewed},
+    store::{PairActs, PeerView, Seen, Store, StoreError, View, Viewed},
     telemetry::names,
 };
 
@@ -200,10 +200,16 @@ async fn page(
         Ok(Made::Passing { viewed: Box::new(viewed), _turn: turn })
     };
     let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
+    if let (Some(question), Some(view)) = (&question, viewed.kept())
+        && let Some(page) = kept.answers.from(question, view)
+    {
+        return Ok(page);
+    }
     let as_of = viewed.as_of;
     let admitted = admitted(store, tenant, query, as_of).await?;
-    let ranked = ranked(&viewed, query, admitted.as_ref(), as_of);
-    let (ranked, more) = ranked.instrument(tracing::debug_span!(names::RANK_SCORE_SPAN)).await;
+    let ranking = store.unwanted().run_until_cancelled_owned(ranked(&viewed, query, admitted.as_ref(), as_of));
+    let ranked = ranking.instrument(tracing::debug_span!(names::RANK_SCORE_SPAN)).await;
+    let (ranked, more) = ranked.ok_or(StoreError::Unwanted)?;
     let view = &viewed.view;
     let next = if more { ranked.last().map(|(key, _)| key.clone()) } else { None };
     let mut connections: Vec<_> = ranked

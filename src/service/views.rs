@@ -1,5 +1,5 @@
 //! What rankings are made of, kept as long as there is room: of an owner who is asked about again, only what changed since is
-//! read. Whoever asks about the same owner meanwhile waits, and finds it read. What is large is read one after the other, as
+//! read. Whoever asks about the same owner meanwhile waits for the answer, and finds it read. What is large is read one after the other, as
 //! memory allows.
 
 use std::{convert::Infallible, ops::Deref, sync::Arc};
@@ -9,21 +9,19 @@ use tokio::sync::{Mutex, OwnedMappedMutexGuard, OwnedMutexGuard, OwnedSemaphoreP
 
 use crate::{
     domain::{PersonId, PolicyVersion, TenantId, Timestamp},
-    store::{Basis, KeptView, MAX_ROWS, Store, StoreError, Viewed},
+    store::{Basis, Found, KeptView, MAX_ROWS, Store, StoreError, Viewed},
     telemetry::names::{DatabaseRole, ViewSource},
 };
 
-use super::ServiceError;
+use super::{LAID_OUT_FOR, ServiceError};
 
 /// Around how many bytes the place of an owner takes without a view.
 const EMPTY_BYTES: u64 = 500;
-/// For how many owners the cache is laid out; so few that it is not divided, and one large view may take what there is.
-const OWNERS: usize = 32;
 
 /// Of how many rows a view may be made that is read whenever it is asked for.
 const FEW_ROWS: usize = 5000;
 /// About how many bytes the largest one takes.
-const LARGEST_BYTES: u64 = 96 << 20;
+const LARGEST_BYTES: u64 = 128 << 20;
 
 /// Whose view, and from which database.
 type Owner = (DatabaseRole, TenantId, PersonId);
@@ -68,7 +66,7 @@ impl Views {
     pub(super) fn new(bytes: u64) -> Self {
         let turns = usize::try_from(bytes / LARGEST_BYTES).unwrap_or(Semaphore::MAX_PERMITS).max(1);
         Self {
-            kept: Arc::new(Cache::with_weighter(OWNERS, bytes, Bytes)),
+            kept: Arc::new(Cache::with_weighter(LAID_OUT_FOR, bytes, Bytes)),
             turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -82,14 +80,14 @@ impl Views {
         as_of: impl Fn() -> Timestamp + Copy + Send,
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<(Viewed, Turn)>, ServiceError> {
-        let viewed = store.view(tenant, owner, peer, as_of, pinned, FEW_ROWS).await;
-        if !matches!(viewed, Err(StoreError::TooLarge(_))) {
-            return Ok(viewed?.map(|viewed| (viewed, None)));
+        let few = store.view(tenant, owner, peer, as_of, pinned, FEW_ROWS).await?;
+        if !matches!(few, Found::Larger) {
+            return Ok(few.view().map(|viewed| (viewed, None)));
         }
         let turn = store.unwanted().run_until_cancelled_owned(Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.and_then(Result::ok).ok_or(StoreError::Unwanted)?;
-        let viewed = store.view(tenant, owner, peer, as_of, pinned, MAX_ROWS).await?;
-        Ok(viewed.map(|viewed| (viewed, Some(turn))))
+        let all = store.view(tenant, owner, peer, as_of, pinned, MAX_ROWS).await?;
+        Ok(all.view().map(|viewed| (viewed, Some(turn))))
     }
 
     /// An owner's connections as of now, with all that had been recorded when the tenant was `seen`.
@@ -104,7 +102,8 @@ impl Views {
         let key = (store.role(), tenant.clone(), owner.clone());
         let empty = || Ok::<_, Infallible>(Place { kept: Arc::default(), bytes: EMPTY_BYTES });
         let Ok(place) = self.kept.get_or_insert_with(&key, empty);
-        let mut kept = Arc::clone(&place.kept).lock_owned().await;
+        let kept = Arc::clone(&place.kept).lock_owned();
+        let mut kept = store.unwanted().run_until_cancelled_owned(kept).await.ok_or(StoreError::Unwanted)?;
         let source = up_to_date(store, &mut kept, seen, as_of).await?;
         store.metrics().view_made(source);
         if source != ViewSource::Read {

@@ -17,6 +17,7 @@ use std::{
 
 use sqlx::{PgConnection, postgres::types::Oid, types::time::OffsetDateTime};
 use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
 
 use crate::{
     domain::{PersonId, TenantId},
@@ -183,45 +184,92 @@ impl Seen {
         role: DatabaseRole,
         most_persons: usize,
     ) -> Result<(), StoreError> {
-        let rows = sqlx::query!(
-            r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "now!",
+        // The first look has nothing to go on from, and none that is too far behind.
+        let before = (self.now != Basis::default()).then_some(self.now.revision);
+        let mut rows = sqlx::query!(
+            r#"SELECT now AS "now!",
                    (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
                    pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
                    (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!",
-                   change.revision AS "revision?", persons AS "persons?"
-               FROM (SELECT) AS always
-               LEFT JOIN change ON change.tenant = $1 AND change.revision > $2
-               ORDER BY change.revision LIMIT $3"#,
+                   revision AS "revision?", persons AS "persons?"
+               FROM (SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS now) AS state
+               LEFT JOIN LATERAL (
+                   SELECT revision, persons FROM change
+                   WHERE change.tenant = $1 AND change.revision > $2 AND now <= $2 + $3
+                   ORDER BY change.revision DESC LIMIT $3
+               ) AS later ON true
+               ORDER BY revision DESC"#,
             tenant.as_str(),
-            self.now.revision,
+            before,
             MOST_CHANGES,
-        );
-        let rows = rows.fetch_all(connection).await?;
-        let nothing = StoreError::Inconsistent { table: "change", what: "a look saw nothing" };
-        let first = rows.first().ok_or(nothing)?;
-        let origin = Origin::of(first.standby, role, first.database, first.started)?;
-        let (revision, policy) = (first.now, first.policy.clone());
-        let changes: Vec<_> = rows.into_iter().filter_map(|row| row.revision.zip(row.persons)).collect();
-        let is_next = origin == self.now.origin
-            && i64::try_from(changes.len()).is_ok_and(|count| count == revision - self.now.revision);
-        (self.now, self.policy) = (Basis { revision, origin }, policy);
+        )
+        .fetch(connection);
+        let (mut changes, mut state) = (Changes::new(most_persons), None);
+        while let Some(row) = rows.try_next().await? {
+            if state.is_none() {
+                let origin = Origin::of(row.standby, role, row.database, row.started)?;
+                state = Some((Basis { revision: row.now, origin }, row.policy));
+            }
+            if let Some((revision, persons)) = row.revision.zip(row.persons) {
+                changes.add(revision, &persons);
+            }
+        }
+        drop(rows);
+        let (now, policy) = state.ok_or(StoreError::Inconsistent { table: "change", what: "a look saw nothing" })?;
+        let is_next =
+            now.origin == self.now.origin && before.is_some_and(|before| changes.count == now.revision - before);
+        (self.now, self.policy) = (now, policy);
         if is_next {
-            self.remember(changes, most_persons);
+            self.remember(changes);
         } else {
-            self.since = revision;
-            self.touched.clear();
+            self.since = now.revision;
+            self.touched = VecDeque::new();
         }
         Ok(())
     }
 
-    fn remember(&mut self, changes: Vec<(i64, Vec<i64>)>, most_persons: usize) {
-        for (revision, persons) in changes {
-            self.touched.extend(persons.into_iter().map(|mark| (revision, PersonMark(mark))));
+    fn remember(&mut self, changes: Changes) {
+        let Changes { later, since, most_persons, .. } = changes;
+        if let Some(since) = since {
+            self.since = since;
+            self.touched.clear();
         }
-        while self.touched.len() > most_persons
+        let room = most_persons.saturating_sub(later.len());
+        while self.touched.len() > room
             && let Some((revision, _)) = self.touched.pop_front()
         {
             self.since = revision;
+        }
+        self.touched.extend(later);
+        self.touched.shrink_to(most_persons);
+    }
+}
+
+/// Changes on their way into memory, the latest first; only as many persons as are remembered.
+struct Changes {
+    most_persons: usize,
+    /// How many changes there are.
+    count: i64,
+    /// Whom they touched, in the order of revisions.
+    later: VecDeque<(i64, PersonMark)>,
+    /// The revision from which on all are there, unless all are.
+    since: Option<i64>,
+}
+
+impl Changes {
+    fn new(most_persons: usize) -> Self {
+        Self { most_persons, count: 0, later: VecDeque::new(), since: None }
+    }
+
+    fn add(&mut self, revision: i64, persons: &[i64]) {
+        self.count += 1;
+        if self.since.is_none() && self.later.len() + persons.len() > self.most_persons {
+            self.since = Some(revision);
+        }
+        if self.since.is_none() {
+            for mark in persons {
+                self.later.push_front((revision, PersonMark(*mark)));
+            }
         }
     }
 }
@@ -237,32 +285,42 @@ pub(super) struct Touched {
     pub of_owner: Vec<i64>,
 }
 
-/// What one revision changed.
+/// What one revision changed, as far as it concerns an owner.
 pub(super) struct Change {
     /// Whom it touched.
     pub persons: Vec<PersonMark>,
-    /// The ties that it changed, as actor and recipient, and with them all else that it changed; `None` when that is not told.
-    pub ties: Option<Vec<(String, String)>>,
+    /// The others of the owner's ties that it changed, and with them all else that it changed of anybody; `None` when that is
+    /// not told.
+    pub peers: Option<Vec<String>>,
 }
 
-/// What these revisions of a tenant changed; `None` unless all are still known.
-pub(super) async fn at(
+/// Hands on what these revisions of a tenant changed, one by one, until that is of no use any more; `false` then, and unless
+/// all are still known.
+pub(super) async fn each_at(
     connection: &mut PgConnection,
-    tenant: &TenantId,
+    (tenant, owner): (&TenantId, &PersonId),
     revisions: &[i64],
-) -> Result<Option<Vec<Change>>, StoreError> {
-    let rows = sqlx::query!(
-        "SELECT persons, actors, recipients FROM change WHERE tenant = $1 AND revision = ANY($2)",
+    mut hand_on: impl FnMut(Change) -> bool + Send,
+) -> Result<bool, StoreError> {
+    let mut rows = sqlx::query!(
+        r#"SELECT persons, CASE WHEN actors IS NOT NULL THEN ARRAY(
+               SELECT CASE WHEN actor = $3 THEN recipient ELSE actor END
+               FROM UNNEST(actors, recipients) AS tie (actor, recipient) WHERE $3 IN (actor, recipient)
+           ) END AS peers
+           FROM change WHERE tenant = $1 AND revision = ANY($2)"#,
         tenant.as_str(),
         revisions,
-    );
-    let rows = rows.fetch_all(connection).await?;
-    let changes = rows.into_iter().map(|row| Change {
-        persons: row.persons.into_iter().map(PersonMark).collect(),
-        ties: row.actors.zip(row.recipients).map(|(actors, recipients)| actors.into_iter().zip(recipients).collect()),
-    });
-    let changes: Vec<_> = changes.collect();
-    Ok(Some(changes).filter(|changes| changes.len() == revisions.len()))
+        owner.as_str(),
+    )
+    .fetch(connection);
+    let mut count = 0;
+    while let Some(row) = rows.try_next().await? {
+        count += 1;
+        if !hand_on(Change { persons: row.persons.into_iter().map(PersonMark).collect(), peers: row.peers }) {
+            return Ok(false);
+        }
+    }
+    Ok(count == revisions.len())
 }
 
 /// One tenant, followed.
@@ -294,7 +352,12 @@ impl Store {
     /// Looks at what changed for a tenant until now, and tells what `judge` makes of it.
     pub async fn changes<T>(&self, tenant: &TenantId, judge: impl FnOnce(&Seen) -> T) -> Result<T, StoreError> {
         // So many may stand behind one look that nobody can wait until each of them has tried in turn.
-        timeout(LOOK_LIMIT, self.look(tenant, judge)).await.unwrap_or(Err(StoreError::Silent))
+        let answers = self.answers.load(Ordering::Relaxed);
+        let looked = timeout(LOOK_LIMIT, self.look(tenant, judge)).await;
+        looked.unwrap_or_else(|_| {
+            let is_silent = self.answers.load(Ordering::Relaxed) == answers;
+            Err(if is_silent { StoreError::Silent } else { StoreError::Busy })
+        })
     }
 
     async fn look<T>(&self, tenant: &TenantId, judge: impl FnOnce(&Seen) -> T) -> Result<T, StoreError> {
@@ -326,7 +389,11 @@ mod tests {
         let shares: Vec<usize> = (0..2 * MOST_TENANTS).map(|number| follower.of(&tenant(number)).1).collect();
         assert_eq!(shares.iter().min(), Some(&(PERSONS_IN_ALL / MOST_TENANTS)));
         let mut seen = Seen::default();
-        seen.remember((1..=10).map(|revision| (revision, vec![revision, -revision])).collect(), 4);
+        for revisions in [1..=3, 4..=10] {
+            let mut changes = Changes::new(4);
+            revisions.rev().for_each(|revision| changes.add(revision, &[revision, -revision]));
+            seen.remember(changes);
+        }
         seen.now.revision = 10;
         let at = |revision| Basis { revision, ..Basis::default() };
         // What came after is known from the revision on of which all is remembered.

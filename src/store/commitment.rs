@@ -47,20 +47,29 @@ pub(super) async fn of_person(
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// All commitments from the actors of these ties toward their recipients.
-pub(super) async fn of_ties(connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<Commitments, StoreError> {
+/// All commitments from the actors of these ties toward their recipients; an error when there are more than `most`.
+pub(super) async fn of_ties(
+    connection: &mut PgConnection,
+    ties: &KeyColumns<'_>,
+    most: usize,
+) -> Result<Commitments, StoreError> {
     let rows = sqlx::query_as!(
         CommitmentRow,
         "SELECT commitment.tenant, commitment.committed, commitment.counterpart, commitment_id, made_time, due_time,
              group_size, outcome_time, outcome_id, released_time
          FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, committed, counterpart)
-         JOIN commitment USING (tenant, committed, counterpart)",
+         JOIN commitment USING (tenant, committed, counterpart)
+         LIMIT $4",
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
+        super::one_more_than(most),
     )
     .fetch_all(connection)
     .await?;
+    if rows.len() > most {
+        return Err(StoreError::TooLarge(most));
+    }
     rows.into_iter().map(TryInto::try_into).collect()
 }
 

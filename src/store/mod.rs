@@ -60,7 +60,7 @@ pub use refresh::KeptView;
 pub use replica::ReplicaCondition;
 pub use rows::TieKey;
 pub use schema::Schema;
-pub use view::{MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
+pub use view::{Found, MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use changes::{Follower, Moment};
@@ -195,8 +195,7 @@ impl Store {
 
     /// An owner's connections, or the one with `peer`, with the policy to score them by: the pinned one, else the one in use.
     /// As of what time is asked when it is settled what is seen: so nothing that was done before the answer lies after its
-    /// time. `None` when there is no such policy; an error when there are more than `most` ties, or commitments, or of the
-    /// past acts or active days.
+    /// time. More than [`MAX_ROWS`] ties, or commitments, or of the past acts or active days are an error.
     pub async fn view(
         &self,
         tenant: &TenantId,
@@ -205,7 +204,7 @@ impl Store {
         as_of: impl FnOnce() -> Timestamp + Send,
         pinned: Option<&PolicyVersion>,
         most: usize,
-    ) -> Result<Option<Viewed>, StoreError> {
+    ) -> Result<Found, StoreError> {
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
@@ -215,16 +214,14 @@ impl Store {
                 Some(version) => self.policies.get(&mut snapshot, tenant, &self.policies.which(version)).await?,
                 None => Some(self.policies.used(&mut snapshot, tenant, &policy).await?),
             };
-            let viewed = match policy {
-                Some(policy) => {
-                    let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
-                    let view = view::view(&mut snapshot, &asked, self.policy, most).await?;
-                    Some(Viewed { view, as_of: asked.as_of, policy, basis })
-                }
-                None => None,
+            let Some(policy) = policy else { return Ok(Found::NoPolicy) };
+            let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
+            let view = match view::view(&mut snapshot, &asked, self.policy, most).await {
+                Err(StoreError::TooLarge(_)) if most < MAX_ROWS => return Ok(Found::Larger),
+                view => view?,
             };
             snapshot.commit().await?;
-            Ok(viewed)
+            Ok(Found::View(Box::new(Viewed { view, as_of: asked.as_of, policy, basis })))
         });
         let view = view.await;
         lease.end(view)

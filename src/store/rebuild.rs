@@ -206,7 +206,7 @@ async fn lock_pairs(connection: &mut PgConnection, both: &BTreeSet<TieKey>) -> R
     loop {
         let (_, ties) = ledger::insert(connection, &[], &columns).await?;
         let acts = history::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
-        let commitments = commitment::of_ties(connection, &columns).await?;
+        let commitments = commitment::of_ties(connection, &columns, usize::MAX).await?;
         if tie::get(connection, &columns).await?.len() == ties.len() {
             return Ok(Locked { ties, acts, commitments });
         }

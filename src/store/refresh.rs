@@ -24,9 +24,12 @@ use super::{
     view::{Asked, MAX_ROWS, commits},
 };
 
-/// About how many bytes a peer takes in memory, with what finds it, and a tie.
+/// About how many bytes a peer takes in memory, with what finds it, a tie, and a commitment.
 const PEER_BYTES: usize = 350;
 const TIE_BYTES: usize = 240;
+const COMMITMENT_BYTES: usize = 150;
+/// The most peers and persons who are read again; of more, all is.
+const MOST_FRESH: usize = 10_000;
 
 /// A view of all peers, as of now when it was made, that is kept.
 #[derive(Debug)]
@@ -46,6 +49,15 @@ impl Deref for KeptView {
     fn deref(&self) -> &Viewed {
         &self.viewed
     }
+}
+
+/// Whom of a view to read again.
+#[derive(Default)]
+struct Changed {
+    /// The peers whose ties changed, either way.
+    peers: BTreeSet<PersonId>,
+    /// Everybody whose rhythm may have, these peers among them.
+    persons: BTreeSet<PersonId>,
 }
 
 /// What was touched of a view, read again.
@@ -80,7 +92,8 @@ impl KeptView {
 
     /// About how many bytes it takes in memory.
     pub fn bytes(&self) -> u64 {
-        let bytes = self.viewed.view.peers.len() * PEER_BYTES + self.viewed.view.ties() * TIE_BYTES;
+        let view = &self.viewed.view;
+        let bytes = view.peers.len() * PEER_BYTES + view.ties() * TIE_BYTES + view.commitments() * COMMITMENT_BYTES;
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
@@ -122,33 +135,18 @@ impl KeptView {
         Asked { tenant: &self.tenant, owner: &self.owner, peer: None, as_of }
     }
 
-    /// The peers whose ties changed, and everybody whose rhythm did, by what was noted; `None` when the notes do not tell.
-    fn changed(&self, touched: &Touched, changes: Vec<Change>) -> Option<(BTreeSet<PersonId>, BTreeSet<PersonId>)> {
-        let (mut peers, mut persons) = (BTreeSet::new(), BTreeSet::new());
-        let noted = changes.iter().flat_map(|change| &change.persons);
-        for mark in touched.persons.iter().chain(noted) {
-            persons.extend(self.marked(*mark).iter().cloned());
+    /// Notes what one revision changed of it; `false` when that is not told, or too much by now.
+    fn note(&self, change: Change, changed: &mut Changed) -> bool {
+        changed.persons.extend(change.persons.iter().flat_map(|mark| self.marked(*mark)).cloned());
+        let Some(peers) = change.peers else {
+            return change.persons.iter().all(|mark| self.marked(*mark).is_empty());
+        };
+        for peer in peers {
+            let Ok(peer) = PersonId::parse(&peer) else { return false };
+            changed.persons.insert(peer.clone());
+            changed.peers.insert(peer);
         }
-        for change in changes {
-            let Some(ties) = change.ties else {
-                if change.persons.iter().any(|mark| !self.marked(*mark).is_empty()) {
-                    return None;
-                }
-                continue;
-            };
-            for (actor, recipient) in ties {
-                let peer = if actor == self.owner.as_str() {
-                    recipient
-                } else if recipient == self.owner.as_str() {
-                    actor
-                } else {
-                    continue;
-                };
-                peers.insert(PersonId::parse(&peer).ok()?);
-            }
-        }
-        persons.extend(peers.iter().cloned());
-        Some((peers, persons))
+        changed.persons.len() <= MOST_FRESH
     }
 
     fn take_in(&mut self, fresh: Fresh) {
@@ -212,14 +210,17 @@ impl Store {
         }
         // What was recorded while this began is not among what was seen.
         let revisions: Vec<i64> = touched.of_owner.iter().copied().chain(since + 1..=basis.revision).collect();
-        let changes = if revisions.is_empty() {
-            Some(Vec::new())
-        } else {
-            changes::at(snapshot, &kept.tenant, &revisions).await?
-        };
-        let Some((peers, persons)) = changes.and_then(|changes| kept.changed(touched, changes)) else {
+        let mut changed = Changed::default();
+        changed.persons.extend(touched.persons.iter().flat_map(|mark| kept.marked(*mark)).cloned());
+        if changed.persons.len() > MOST_FRESH {
             return Ok(None);
-        };
+        }
+        let whose = (&kept.tenant, &kept.owner);
+        let note = |change| kept.note(change, &mut changed);
+        if !revisions.is_empty() && !changes::each_at(snapshot, whose, &revisions, note).await? {
+            return Ok(None);
+        }
+        let Changed { peers, persons } = changed;
         let policy = self.policies.used(snapshot, &kept.tenant, &moment.policy).await?;
         let as_of = as_of();
         let asked = kept.asked(as_of);
@@ -227,7 +228,7 @@ impl Store {
         let keys = keys.iter().collect();
         let ties = if peers.is_empty() { Vec::new() } else { tie::get(snapshot, &keys).await?.into_iter().collect() };
         let commitments = if ties.iter().any(|(_, tie)| commits(tie)) {
-            commitment::of_ties(snapshot, &keys).await?
+            commitment::of_ties(snapshot, &keys, MAX_ROWS).await?
         } else {
             commitment::Commitments::new()
         };

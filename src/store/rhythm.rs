@@ -1,4 +1,4 @@
-//! The kept rhythms: reading them, locking them, writing them back. Recording adds to them in `changes`.
+//! The kept rhythms: reading them, locking them, writing them back. Recording adds to them in `conclude`.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -70,6 +70,27 @@ pub struct Viewed {
     pub basis: Basis,
 }
 
+/// What reading a view came to.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The view.
+    View(Box<Viewed>),
+    /// It is made of more rows than were to be read.
+    Larger,
+    /// There is no policy of that name.
+    NoPolicy,
+}
+
+impl Found {
+    /// The view; `None` when there is none.
+    pub fn view(self) -> Option<Viewed> {
+        match self {
+            Self::View(viewed) => Some(*viewed),
+            Self::Larger | Self::NoPolicy => None,
+        }
+    }
+}
+
 impl View {
     /// One peer's pair, ready for scoring.
     pub fn pair<'a>(&'a self, peer: &'a PeerView) -> Pair<'a> {
@@ -133,6 +154,11 @@ impl View {
     /// All that was shown.
     fn sides(&self) -> impl Iterator<Item = &SideView> {
         self.peers.values().flat_map(|peer| [&peer.theirs, &peer.yours])
+    }
+
+    /// How many commitments it is made of.
+    pub(super) fn commitments(&self) -> usize {
+        self.sides().map(|side| side.commitments.len()).sum()
     }
 
     /// How many ties it is made of.
@@ -211,7 +237,7 @@ async fn add_commitments(
     }
     let commitments = match asked.peer {
         None => commitment::of_person(connection, asked.tenant, asked.owner, most).await?,
-        Some(peer) => commitment::of_ties(connection, &asked.both_ties(peer).iter().collect()).await?,
+        Some(peer) => commitment::of_ties(connection, &asked.both_ties(peer).iter().collect(), most).await?,
     };
     view.add_commitments(asked.owner, commitments, asked.as_of);
     Ok(())

@@ -1,6 +1,6 @@
 //! Large views: however many are asked for at once, no more are read than memory is meant for, and small ones do not wait.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use rapport::{
     config::Config,
@@ -12,27 +12,36 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::{task::JoinHandle, time::sleep};
 use tonic::{Code, Status};
 
-use crate::harness::{Client, act, client_of, config, database, databases, day, eventually, record, start};
+use crate::{
+    harness::{Client, act, client_of, config, database, databases, day, eventually, record, start},
+    telemetry::metric,
+};
 
 /// So many ties make a view a large one.
 const LARGE: i64 = 5001;
 
 /// A server that keeps views in so much memory, on a database in which hubs have many connections and ada has one.
-async fn server(view_mib: u64) -> ([PgConnection; 2], Client) {
+async fn server(view_mib: u64) -> (PgConnection, PgConnection, Client, SocketAddr) {
     let url = database(true).await;
     let config = config(url.clone());
     let service = ServiceLimits { answer_bytes: 0, view_bytes: view_mib << 20, ..config.service };
-    let config = Config { service, databases: databases(url.clone(), 12), ..config };
-    let mut client = client_of(start(config, Clock::system()).await.address(), "one");
+    let config = Config {
+        service,
+        databases: databases(url.clone(), 12),
+        metrics_listen: Some(([127, 0, 0, 1], 0).into()),
+        ..config
+    };
+    let app = start(config, Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
     record(&mut client, act(Kind::Help, "bob", "ada", day(0))).await;
-    let [mut operator, watch] =
-        [PgConnection::connect(&url).await.unwrap(), PgConnection::connect(&url).await.unwrap()];
+    let (mut operator, watch) =
+        (PgConnection::connect(&url).await.unwrap(), PgConnection::connect(&url).await.unwrap());
     let ties = format!(
         "INSERT INTO tie SELECT tenant, 'peer' || number, 'hub' || hub, first_time, last_time, counts, today, evidence
          FROM tie, generate_series(1, {LARGE}) AS number, generate_series(1, 4) AS hub"
     );
     execute(&mut operator, &ties).await;
-    ([operator, watch], client)
+    (operator, watch, client, app.metrics_address().unwrap())
 }
 
 async fn execute(operator: &mut PgConnection, statements: &str) {
@@ -61,9 +70,29 @@ async fn waiting(watch: &mut PgConnection, count: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_hung_up_while_another_was_answered_is_ranked_for_no_more() {
+    let (mut operator, mut watch, client, at) = server(64).await;
+    execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
+    let first = rank(&client, "hub1", Duration::from_secs(30));
+    waiting(&mut watch, 1).await;
+    let gone = [1, 2, 3].map(|_| rank(&client, "hub1", Duration::from_millis(300)));
+    for gone in gone {
+        assert_eq!(gone.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    let patient = rank(&client, "hub1", Duration::from_secs(30));
+    waiting(&mut watch, 1).await;
+    execute(&mut operator, "COMMIT").await;
+    let answers = [first.await.unwrap().unwrap(), patient.await.unwrap().unwrap()];
+    assert_eq!(answers[0].connections, answers[1].connections);
+    let views =
+        async |source: &str| metric(at, &format!(r#"rapport_views_total{{rapport_view_source="{source}"}}"#)).await;
+    assert_eq!([views("read").await, views("kept").await, views("refreshed").await], [1, 1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn as_many_large_views_are_read_at_once_as_there_is_memory_for() {
-    for (view_mib, at_once) in [(0, 1), (96, 1), (192, 2)] {
-        let ([mut operator, mut watch], client) = server(view_mib).await;
+    for (view_mib, at_once) in [(0, 1), (96, 1), (256, 2)] {
+        let (mut operator, mut watch, client, _) = server(view_mib).await;
         // Rhythms are read after ties: by then it is known how many there are.
         execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
         let hubs = ["hub1", "hub2", "hub3"].map(|hub| rank(&client, hub, Duration::from_secs(30)));

@@ -104,16 +104,16 @@ const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", 
 
 /// Words of each hot statement, and what its plan shows.
 const HOT: [(&[&str], &[&str]); 30] = [
-    // Policies: the first of these is read for each ranking.
-    (&["FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1", "!change"], &["policy_use_key"]),
+    // Policies.
+    (&["SELECT place, version FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
     (&["FROM policy WHERE", "AND version = $2"], &["policy_key"]),
     (&["FROM policy WHERE", "ORDER BY place DESC"], &["policy_place"]),
     (&["SELECT max(place) FROM policy"], &["policy_place"]),
     (&["INSERT INTO change", "INSERT INTO policy_use"], &["Conflict Arbiter Indexes: tenant_revision_key"]),
     // Rankings: whether an answer still holds, and what it is made of.
-    (&["LEFT JOIN change"], &["tenant_revision_key", "policy_use_key", "change_key"]),
-    (&["SELECT revision FROM tenant_revision WHERE", "!change"], &["tenant_revision_key"]),
+    (&["AS later ON true"], &["tenant_revision_key", "policy_use_key", "change_key", "One-Time Filter"]),
+    (&["SELECT revision FROM tenant_revision WHERE", "!change"], &["tenant_revision_key", "policy_use_key"]),
     (&["FROM change WHERE", "revision = ANY"], &["change_key", "(revision = ANY"]),
     (&["FROM tie WHERE", "evidence AS \"evidence!\""], &["tie_key", "tie_recipient"]),
     (&["JOIN tie USING", "!FOR UPDATE"], &TIE),

@@ -14,7 +14,7 @@ use crate::{
     program::program,
     proxy::Proxy,
     standby::Replicated,
-    telemetry::scrape,
+    telemetry::metric,
 };
 
 /// A server on a database that reads from another one, and where its metrics are.
@@ -25,13 +25,6 @@ async fn server(url: &str, replica_url: &str) -> (App, SocketAddr) {
     let app = start(settings, Clock::system()).await;
     let metrics = app.metrics_address().unwrap();
     (app, metrics)
-}
-
-/// What a metric says; 0 when it is not there.
-async fn metric(at: SocketAddr, line: &str) -> u64 {
-    let said = scrape(at).await;
-    let mut lines = said.lines().filter_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
-    lines.next().map_or(0, |number| number.parse().unwrap())
 }
 
 /// How many reads the primary answered, and how many the replica did.
