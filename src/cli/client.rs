@@ -1,9 +1,9 @@
 //! How commands reach a running server: over the same public API as everybody else.
 
-use std::{path::Path, time::Duration};
+use std::{error::Error as _, path::Path, time::Duration};
 
 use clap::Args;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     client::{CallError, Client, Patience, SetupError, Trust},
@@ -51,9 +51,9 @@ impl ServerArguments {
     /// The server; it is reached for at the first call.
     pub(super) fn server(self) -> Result<Server, Failure> {
         let config = ClientConfig::read(self.settings.flags, &process_environment)?;
-        let (url, tenant) = (config.server, config.tenant);
-        let tenant = tenant.unwrap_or_else(|| TenantId::unnamed().as_str().to_owned());
-        let tenant = TenantId::parse_metadata(&tenant).map_err(|error| format!("--tenant {error}"))?;
+        let url = config.server;
+        let tenant = config.tenant.map(|tenant| TenantId::parse_metadata(&tenant)).transpose();
+        let tenant = tenant.map_err(|error| format!("--tenant {error}"))?;
         let authorities = config.server_authorities;
         let authorities = authorities.map(|path| read("--server-authorities", &path)).transpose()?;
         let client = Client::over_tls(&url, Trust { authorities, identity: None }).map_err(|error| match error {
@@ -64,7 +64,12 @@ impl ServerArguments {
             Some(path) => client.with_token(String::from_utf8_lossy(&read("--key-file", &path)?).trim())?,
             None => client,
         };
-        Ok(Server { client: client.as_tenant(&tenant)?.with_patience(PATIENCE), url })
+        // Of a caller with one tenant, the server knows it.
+        let client = match tenant {
+            Some(tenant) => client.as_tenant(&tenant)?,
+            None => client,
+        };
+        Ok(Server { client: client.with_patience(PATIENCE), url })
     }
 }
 
@@ -76,7 +81,7 @@ impl Server {
     /// What a failed call means to the user.
     pub(super) fn failure(&self, error: &CallError) -> Failure {
         if error.is_of_transport() {
-            return self.not_there();
+            return self.not_there(error.status());
         }
         match error.status().code() {
             Code::DeadlineExceeded => format!("the server at {} did not answer in time", self.url).into(),
@@ -84,9 +89,19 @@ impl Server {
         }
     }
 
-    /// That there is no server.
-    pub(super) fn not_there(&self) -> Failure {
-        format!("no Rapport server answers at {}; `rapport serve` starts one", self.url).into()
+    /// That there is no server, or none that can be talked to.
+    pub(super) fn not_there(&self, status: &Status) -> Failure {
+        let mut causes = Vec::new();
+        let mut cause = status.source();
+        while let Some(one) = cause {
+            causes.push(one.to_string());
+            cause = one.source();
+        }
+        let said = match causes.pop() {
+            Some(tls) if tls.contains("certificate") => format!(": {tls}"),
+            _ => "; `rapport serve` starts one".to_owned(),
+        };
+        format!("no Rapport server answers at {}{said}", self.url).into()
     }
 }
 

@@ -177,7 +177,8 @@ impl Client {
         Self { channel, caller, session: None, patience: Patience::default(), budget: Arc::default() }
     }
 
-    /// The same client in the name of a tenant, which has to be in visible ASCII; without, the tenant is `default`. A session
+    /// The same client in the name of a tenant, which has to be in visible ASCII; without, it is the only one of the caller,
+    /// or `default` where nobody has to prove who calls. A session
     /// belongs to a tenant, and comes after it.
     pub fn as_tenant(mut self, tenant: &TenantId) -> Result<Self, SetupError> {
         let tenant = TenantId::parse_metadata(tenant.as_str()).map_err(|_| SetupError::Tenant)?;

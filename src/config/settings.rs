@@ -272,7 +272,8 @@ settings! {
     TRACES_SAMPLER_ARG = standard("OTEL_TRACES_SAMPLER_ARG", SHARE, Value("1"), "the share of `traceidratio`, 0 to 1");
 
     SERVER = setting("server", Client, SERVER_URL, Value("http://127.0.0.1:50051"), "the server's address").at(OF_COMMANDS);
-    TENANT = setting("tenant", Client, NAME, Words("`default`; `bench` for `rapport bench`"), "the tenant").at(OF_COMMANDS);
+    TENANT = setting("tenant", Client, NAME, Words("the caller's only one, or `default`; `bench` for `rapport bench`"),
+        "the tenant").at(OF_COMMANDS);
     KEY_FILE = setting("key-file", Client, Form::File, Words("none"), "the file with the key or token to show").at(OF_COMMANDS);
     SERVER_AUTHORITIES = setting("server-authorities", Client, Form::File, Words("those of the machine"),
         "whose server certificates are believed, in PEM").at(OF_COMMANDS);

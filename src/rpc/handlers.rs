@@ -13,7 +13,7 @@ use crate::{
 };
 
 use super::{
-    admission::{Admission, Turn},
+    admission::{Admission, Crowded, Turn},
     answer,
     audit::Audit,
     connections::Peer,
@@ -125,8 +125,14 @@ impl Handlers {
     fn enter<T>(&self, call: &Request<T>, right: Right) -> Result<(TenantId, Turn), Status> {
         let tenant = self.tenant(call, right)?;
         let turn = self.admission.enter(&tenant);
-        let turn = turn.map_err(|crowded| status::of_service(&ServiceError::Overloaded(crowded.into())))?;
-        Ok((tenant, turn))
+        let turn = turn.map_err(|crowded| {
+            let limit = match crowded {
+                Crowded::Calls => ServiceError::Overloaded,
+                Crowded::TenantCalls | Crowded::TenantRate => ServiceError::TenantLimited,
+            };
+            status::of_service(&limit(crowded.into()))
+        });
+        Ok((tenant, turn?))
     }
 
     /// The sealer of page tokens, or a refusal as long as the database has never been ready or does not serve this program:

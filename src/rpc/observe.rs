@@ -13,7 +13,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
-use crate::telemetry::{Metrics, names, trace};
+use crate::telemetry::{Ended, Metrics, names, trace};
 
 use super::status;
 
@@ -70,9 +70,9 @@ where
         let answering = call.span.in_scope(|| self.inner.call(request)).instrument(call.span.clone());
         Box::pin(async move {
             let response = answering.await?;
-            Ok(match code_in(response.headers()) {
-                Some(code) => {
-                    call.end(code);
+            Ok(match ended_in(response.headers()) {
+                Some(ended) => {
+                    call.end(ended);
                     response
                 }
                 None => response.map(|body| Body::new(Answer { body, call })),
@@ -90,6 +90,7 @@ fn span(method: &'static str) -> Span {
         { names::RPC_METHOD } = method,
         { names::RPC_STATUS_CODE } = Empty,
         { names::ERROR_TYPE } = Empty,
+        { names::ERROR_REASON } = Empty,
     )
 }
 
@@ -112,28 +113,38 @@ impl Call {
         Self { span, method, begun: Instant::now(), metrics, has_ended: false }
     }
 
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, ended: Ended) {
         if std::mem::replace(&mut self.has_ended, true) {
             return;
         }
-        let (name, is_error) = (status::name(code), status::is_of_server(code));
-        self.span.record(names::RPC_STATUS_CODE, name);
-        if is_error {
-            self.span.record(names::ERROR_TYPE, name).record("otel.status_code", "ERROR");
+        self.span.record(names::RPC_STATUS_CODE, ended.code);
+        if ended.is_error {
+            self.span.record(names::ERROR_TYPE, ended.code).record("otel.status_code", "ERROR");
         }
-        self.metrics.call(self.method, name, is_error, self.begun.elapsed());
+        if let Some(reason) = ended.reason {
+            self.span.record(names::ERROR_REASON, reason);
+        }
+        self.metrics.call(self.method, ended, self.begun.elapsed());
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(status::GIVEN_UP);
+        self.end(ended(status::GIVEN_UP, None));
     }
 }
 
 /// How a call ended, when these headers or trailers say so.
-fn code_in(headers: &HeaderMap) -> Option<Code> {
-    Status::from_header_map(headers).map(|status| status.code())
+fn ended_in(headers: &HeaderMap) -> Option<Ended> {
+    Status::from_header_map(headers).map(|status| with(&status))
+}
+
+fn with(status: &Status) -> Ended {
+    ended(status.code(), if status.code() == Code::Ok { None } else { status::reason(status) })
+}
+
+fn ended(code: Code, reason: Option<&'static str>) -> Ended {
+    Ended { code: status::name(code), is_error: status::is_of_server(code), reason }
 }
 
 /// What a call is answered with, whose trailers say how it ended.
@@ -148,13 +159,13 @@ impl hyper::body::Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let code = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().and_then(code_in),
-            Some(Err(status)) => Some(status.code()),
+        let ended = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().and_then(ended_in),
+            Some(Err(status)) => Some(with(status)),
             None => None,
         };
-        if let Some(code) = code {
-            self.call.end(code);
+        if let Some(ended) = ended {
+            self.call.end(ended);
         }
         Poll::Ready(frame)
     }

@@ -20,13 +20,15 @@ use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 
 /// The domain of every error reason.
 const DOMAIN: &str = "rapport";
+/// How the names of all reasons begin in the contract, and nowhere else.
+const PREFIX: &str = "ERROR_REASON_";
 /// How many faults a message spells out.
 const MAX_SENTENCES: usize = 4;
 /// When to try again what failed for lack of resources or of a database.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When to try again what a server that is shutting down did not take: another one may answer at once.
 const ELSEWHERE_DELAY: Duration = Duration::from_millis(100);
-/// How often a line tells of calls that fail for lack of resources or of a database, at most.
+/// How often a line tells of calls that fail in the same way, at most.
 const LOG_PACE: Duration = Duration::from_secs(1);
 /// The trailer by which gRPC's own retries are told when to try again, in milliseconds.
 const PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
@@ -40,6 +42,7 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
         ServiceError::PolicyConflict => (Code::AlreadyExists, ErrorReason::PolicyConflict),
         ServiceError::TooManyPolicies => (Code::ResourceExhausted, ErrorReason::TooManyPolicies),
         ServiceError::Overloaded(_) => (Code::ResourceExhausted, ErrorReason::Overloaded),
+        ServiceError::TenantLimited(_) => (Code::ResourceExhausted, ErrorReason::TenantLimited),
         ServiceError::HistoryTooLarge(_) => (Code::ResourceExhausted, ErrorReason::HistoryTooLarge),
         ServiceError::Unavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
         ServiceError::ShuttingDown => (Code::Unavailable, ErrorReason::ShuttingDown),
@@ -47,7 +50,9 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
     };
     log(error);
     let delay = match error {
-        ServiceError::Overloaded(_) | ServiceError::Unavailable(_) => Some(RETRY_DELAY),
+        ServiceError::Overloaded(_) | ServiceError::TenantLimited(_) | ServiceError::Unavailable(_) => {
+            Some(RETRY_DELAY)
+        }
         ServiceError::ShuttingDown => Some(ELSEWHERE_DELAY),
         _ => None,
     };
@@ -75,19 +80,24 @@ fn log(error: &ServiceError) {
     }
     let cause = causes.join(": ");
     let pace = match error {
-        ServiceError::Internal(_) => return tracing::error!(cause, "a call failed: {error}"),
+        ServiceError::Internal(_) => &INTERNAL,
         ServiceError::Unavailable(_) => &UNAVAILABLE,
         ServiceError::Overloaded(_) => &OVERLOADED,
+        ServiceError::TenantLimited(_) => &TENANT_LIMITED,
         _ => return,
     };
-    if let Some(held_back) = pace.turn() {
-        tracing::warn!(cause, held_back, "a call failed: {error}");
+    match (error, pace.turn()) {
+        (ServiceError::Internal(_), Some(held_back)) => tracing::error!(cause, held_back, "a call failed: {error}"),
+        (_, Some(held_back)) => tracing::warn!(cause, held_back, "a call failed: {error}"),
+        (_, None) => {}
     }
 }
 
 /// Of failures that come together, one tells: metrics count them all.
+static INTERNAL: Pace = Pace::new();
 static UNAVAILABLE: Pace = Pace::new();
 static OVERLOADED: Pace = Pace::new();
+static TENANT_LIMITED: Pace = Pace::new();
 
 /// Lets a line into the log every second.
 struct Pace(Mutex<(Option<Instant>, u64)>);
@@ -131,8 +141,7 @@ fn sentence(faults: &Faults) -> String {
 }
 
 fn details(reason: ErrorReason) -> ErrorDetails {
-    let name = reason.as_str_name().trim_start_matches("ERROR_REASON_");
-    ErrorDetails::with_error_info(name, DOMAIN, HashMap::new())
+    ErrorDetails::with_error_info(name_of(reason), DOMAIN, HashMap::new())
 }
 
 /// Whoever calls is not let in.
@@ -173,6 +182,16 @@ pub(super) fn of_transport(status: &Status) -> Status {
 
 /// What a call that nobody waited out to its end came to.
 pub(super) const GIVEN_UP: Code = Code::Cancelled;
+
+/// Why a call failed, if its status tells a reason that there is.
+pub(super) fn reason(status: &Status) -> Option<&'static str> {
+    let told = status.get_details_error_info()?.reason;
+    Some(name_of(ErrorReason::from_str_name(&format!("{PREFIX}{told}"))?))
+}
+
+fn name_of(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().trim_start_matches(PREFIX)
+}
 
 /// The name of a code, as the specification of gRPC writes it.
 pub(super) fn name(code: Code) -> &'static str {

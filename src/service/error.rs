@@ -32,6 +32,9 @@ pub enum ServiceError {
     /// More work is waiting than can be taken on.
     #[error("too much work is waiting; try again later")]
     Overloaded(#[source] Source),
+    /// The tenant does more than it may.
+    #[error("the tenant makes more calls than it may; try again later")]
+    TenantLimited(#[source] Source),
     /// There is more to read than is read for one answer.
     #[error("there is more history than can be read for one answer")]
     HistoryTooLarge(#[source] Source),

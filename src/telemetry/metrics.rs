@@ -69,6 +69,17 @@ impl Drop for Instruments {
     }
 }
 
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// The name of its status code.
+    pub code: &'static str,
+    /// Whether that counts as an error of the server.
+    pub is_error: bool,
+    /// Why it failed, if that was told.
+    pub reason: Option<&'static str>,
+}
+
 impl Metrics {
     /// Instruments that nobody reads.
     pub fn off() -> Self {
@@ -149,16 +160,16 @@ impl Metrics {
         }
     }
 
-    /// A call ended with this status code after that time; `error` when it counts as one of the server's.
-    pub fn call(&self, method: &'static str, code: &'static str, error: bool, took: Duration) {
-        let attributes = [
+    /// A call to a method ended after that time.
+    pub fn call(&self, method: &'static str, ended: Ended, took: Duration) {
+        let mut attributes = vec![
             KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
             KeyValue::new(names::RPC_METHOD, method),
-            KeyValue::new(names::RPC_STATUS_CODE, code),
-            KeyValue::new(names::ERROR_TYPE, code),
+            KeyValue::new(names::RPC_STATUS_CODE, ended.code),
         ];
-        let known = if error { &attributes[..] } else { &attributes[..3] };
-        self.0.call_duration.record(took.as_secs_f64(), known);
+        attributes.extend(ended.is_error.then(|| KeyValue::new(names::ERROR_TYPE, ended.code)));
+        attributes.extend(ended.reason.map(|reason| KeyValue::new(names::ERROR_REASON, reason)));
+        self.0.call_duration.record(took.as_secs_f64(), &attributes);
     }
 
     /// A piece of work on the database took that long, and went wrong as `error` says.

@@ -24,7 +24,7 @@ use tracing_subscriber::{
 };
 
 pub use log::LogFormat;
-pub use metrics::{Metrics, Waiting};
+pub use metrics::{Ended, Metrics, Waiting};
 pub use otlp::{Export, Sampling};
 
 /// How long the last spans may take to be sent when the program ends.

@@ -19,6 +19,8 @@ pub const RPC_METHOD: &str = "rpc.method";
 pub const RPC_STATUS_CODE: &str = "rpc.response.status_code";
 /// What went wrong, of a closed set; absent when nothing did.
 pub const ERROR_TYPE: &str = "error.type";
+/// Why a call failed, as callers are told: the name of an `ErrorReason` of the contract; absent when that is not told.
+pub const ERROR_REASON: &str = "rapport.error.reason";
 /// What stands for any value outside a closed set.
 pub const OTHER: &str = "_OTHER";
 /// The database system: always `postgresql`.
@@ -61,7 +63,7 @@ const fn metric(name: &'static str, unit: &'static str, about: &'static str) -> 
     Metric { name, unit, about }
 }
 
-/// A histogram by [`RPC_METHOD`], [`RPC_STATUS_CODE`] and [`ERROR_TYPE`].
+/// A histogram by [`RPC_METHOD`], [`RPC_STATUS_CODE`], [`ERROR_TYPE`] and [`ERROR_REASON`].
 pub const CALL_DURATION: Metric = metric("rpc.server.call.duration", "s", "How long calls took, streams to their end");
 /// A histogram by [`DB_OPERATION_NAME`] and [`ERROR_TYPE`].
 pub const OPERATION_DURATION: Metric = metric(

@@ -86,7 +86,7 @@ async fn a_tenant_with_too_much_under_way_comes_back_later_and_others_do_not_not
     let (items, mut stream) = open_stream(&mut busy).await.unwrap();
     stream.message().await.unwrap();
     let refused = rank(&mut busy).await.unwrap_err();
-    assert_eq!((refused.code(), &*reason(&refused)), (Code::ResourceExhausted, "OVERLOADED"));
+    assert_eq!((refused.code(), &*reason(&refused)), (Code::ResourceExhausted, "TENANT_LIMITED"));
     assert!(refused.get_error_details().retry_info().is_some());
     rank(&mut other).await.unwrap();
     let list = pb::ListPoliciesRequest::default();
@@ -104,7 +104,7 @@ async fn a_tenant_that_asks_too_often_is_slowed_down() {
     let mut client = client_of(app.address(), "busy");
     let mut refused = 0;
     for _ in 0..20 {
-        refused += u32::from(rank(&mut client).await.is_err_and(|error| error.code() == Code::ResourceExhausted));
+        refused += u32::from(rank(&mut client).await.is_err_and(|error| reason(&error) == "TENANT_LIMITED"));
     }
     assert!(refused >= 10, "{refused}");
     rank(&mut client_of(app.address(), "other")).await.unwrap();

@@ -125,7 +125,7 @@ const INTERNAL_WORDS: [&str; 34] = [
 pub fn assert_refused(status: &Status, code: Code, expected: &str, given: &[&str]) {
     assert_eq!((status.code(), reason(status).as_str()), (code, expected), "{status:?}");
     let details = status.get_error_details();
-    let helps = ["OVERLOADED", "DATABASE_UNAVAILABLE", "SHUTTING_DOWN"].contains(&expected);
+    let helps = ["OVERLOADED", "TENANT_LIMITED", "DATABASE_UNAVAILABLE", "SHUTTING_DOWN"].contains(&expected);
     let delay = details.retry_info().and_then(|info| info.retry_delay);
     assert_eq!(delay.is_some_and(|delay| !delay.is_zero()), helps, "{status:?}");
     // The same for the retries built into gRPC clients.

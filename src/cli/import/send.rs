@@ -122,7 +122,7 @@ impl Sender<'_> {
     fn broken(&mut self, status: &Status) -> Result<(), Failure> {
         self.reached |= std::error::Error::source(status).is_none();
         if !self.reached {
-            return Err(self.server.not_there());
+            return Err(self.server.not_there(status));
         }
         self.progress.say(format_args!("the stream broke ({}); trying again", status.message()));
         Ok(())
