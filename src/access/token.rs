@@ -101,16 +101,11 @@ struct Claims {
 
 /// Whether nobody between can put other keys in place of those at the address.
 fn is_confidential(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    let is_here = |host: &str| {
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        address.map_or(host == "localhost", |address| address.is_loopback())
-    };
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https"), Some(_)) => true,
-        (Some("http"), Some(host)) => is_here(host),
-        _ => false,
-    }
+    let Some(rest) = url.strip_prefix("http://") else { return url.starts_with("https://") };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(authority, |it| it.0);
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 impl TokenRules {
@@ -222,9 +217,14 @@ pub(super) mod tests {
         {
             assert!(is_confidential(good), "{good}");
         }
-        for bad in
-            ["http://issuer.example.org", "http://10.0.0.1", "http://localhost.example.org", "ftp://a", "https:", ""]
-        {
+        for bad in [
+            "http://issuer.example.org",
+            "http://10.0.0.1",
+            "http://localhost.example.org",
+            "http://localhost@a/",
+            "ftp://a",
+            "",
+        ] {
             assert!(!is_confidential(bad), "{bad}");
         }
     }

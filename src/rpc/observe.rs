@@ -9,7 +9,7 @@ use std::{
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Bytes, Frame, SizeHint};
-use tonic::{Code, Status, body::Body};
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
@@ -130,21 +130,13 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(ended(status::GIVEN_UP, None));
+        self.end(status::given_up());
     }
 }
 
 /// How a call ended, when these headers or trailers say so.
 fn ended_in(headers: &HeaderMap) -> Option<Ended> {
-    Status::from_header_map(headers).map(|status| with(&status))
-}
-
-fn with(status: &Status) -> Ended {
-    ended(status.code(), if status.code() == Code::Ok { None } else { status::reason(status) })
-}
-
-fn ended(code: Code, reason: Option<&'static str>) -> Ended {
-    Ended { code: status::name(code), is_error: status::is_of_server(code), reason }
+    Status::from_header_map(headers).map(|status| status::ended(&status))
 }
 
 /// What a call is answered with, whose trailers say how it ended.
@@ -161,7 +153,7 @@ impl hyper::body::Body for Answer {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let ended = match &frame {
             Some(Ok(frame)) => frame.trailers_ref().and_then(ended_in),
-            Some(Err(status)) => Some(with(status)),
+            Some(Err(status)) => Some(status::ended(status)),
             None => None,
         };
         if let Some(ended) = ended {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::{access::Refusal, domain::Faults, service::ServiceError};
+use crate::{access::Refusal, domain::Faults, service::ServiceError, telemetry::Ended};
 
 use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 
@@ -180,11 +180,22 @@ pub(super) fn of_transport(status: &Status) -> Status {
     Status::with_error_details(code, message, details(ErrorReason::CallNotUnderstood))
 }
 
-/// What a call that nobody waited out to its end came to.
-pub(super) const GIVEN_UP: Code = Code::Cancelled;
+/// How a call ended with that status.
+pub(super) fn ended(status: &Status) -> Ended {
+    Ended { reason: reason(status), ..of_code(status.code()) }
+}
+
+/// How a call ended that nobody waited out to its end.
+pub(super) fn given_up() -> Ended {
+    of_code(Code::Cancelled)
+}
+
+fn of_code(code: Code) -> Ended {
+    Ended { code: name(code), is_error: is_of_server(code), reason: None }
+}
 
 /// Why a call failed, if its status tells a reason that there is.
-pub(super) fn reason(status: &Status) -> Option<&'static str> {
+fn reason(status: &Status) -> Option<&'static str> {
     let told = status.get_details_error_info()?.reason;
     Some(name_of(ErrorReason::from_str_name(&format!("{PREFIX}{told}"))?))
 }
@@ -194,7 +205,7 @@ fn name_of(reason: ErrorReason) -> &'static str {
 }
 
 /// The name of a code, as the specification of gRPC writes it.
-pub(super) fn name(code: Code) -> &'static str {
+fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -217,7 +228,7 @@ pub(super) fn name(code: Code) -> &'static str {
 }
 
 /// Whether a code says that the server failed, as OpenTelemetry's conventions count it; the others are for the caller.
-pub(super) fn is_of_server(code: Code) -> bool {
+fn is_of_server(code: Code) -> bool {
     matches!(
         code,
         Code::Unknown

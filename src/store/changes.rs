@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, postgres::types::Oid, types::time::OffsetDateTime};
+use sqlx::PgConnection;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 
@@ -27,8 +27,7 @@ use crate::{
 use super::{
     Store, StoreError,
     lease::within,
-    policy::{self, Which},
-    rows::from_sql,
+    moment::{Basis, Origin},
 };
 
 /// How long a look may take, with those before it that it waits for; longer than waiting for a connection takes.
@@ -52,74 +51,6 @@ impl PersonMark {
         let hash = blake3::hash(person.as_str().as_bytes());
         let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
         Self(i64::from_le_bytes(*first))
-    }
-}
-
-/// What a tenant's answers are made from, in the moment that a transaction sees.
-pub(super) struct Moment {
-    /// The revision, and in which database.
-    pub basis: Basis,
-    /// The policy in use.
-    pub policy: Which,
-}
-
-/// What the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that counts.
-pub(super) async fn moment(
-    connection: &mut PgConnection,
-    tenant: &TenantId,
-    role: DatabaseRole,
-) -> Result<Moment, StoreError> {
-    let now = sqlx::query!(
-        r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
-               (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
-               pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
-               (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!""#,
-        tenant.as_str(),
-    );
-    let now = now.fetch_one(connection).await?;
-    let origin = Origin::of(now.standby, role, now.database, now.started)?;
-    Ok(Moment { basis: Basis { revision: now.revision, origin }, policy: policy::which(now.policy)? })
-}
-
-/// The revision of a tenant in a transaction of the primary's.
-pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
-    Ok(moment(connection, tenant, DatabaseRole::Primary).await?.basis.revision)
-}
-
-/// Which database answered. Another one that takes over may know other things by the same revision, and so may one that was
-/// started again. One that crashed and recovered by itself does not, with `synchronous_commit` on: what could be seen of it
-/// is on its disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Origin {
-    /// Which database of that PostgreSQL.
-    database: Oid,
-    /// When the PostgreSQL was started, in microseconds since 1970: a pooler may turn from one to another by itself.
-    started: i64,
-}
-
-impl Origin {
-    fn of(is_standby: bool, role: DatabaseRole, database: Oid, started: OffsetDateTime) -> Result<Self, StoreError> {
-        if is_standby && role == DatabaseRole::Primary {
-            return Err(StoreError::Standby);
-        }
-        Ok(Self { database, started: from_sql("pg_catalog", started)?.micros() })
-    }
-}
-
-/// What an answer is made from: a revision of its tenant, in the database that the connections of a server lead to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Basis {
-    /// The revision.
-    pub revision: i64,
-    /// In which database.
-    pub(super) origin: Origin,
-}
-
-impl Basis {
-    /// The same database at another revision.
-    #[must_use]
-    pub fn at(self, revision: i64) -> Self {
-        Self { revision, ..self }
     }
 }
 
@@ -187,18 +118,18 @@ impl Seen {
         // The first look has nothing to go on from, and none that is too far behind.
         let before = (self.now != Basis::default()).then_some(self.now.revision);
         let mut rows = sqlx::query!(
-            r#"SELECT now AS "now!",
+            r#"SELECT state.revision AS "now!",
                    (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
                    pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
                    (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!",
-                   revision AS "revision?", persons AS "persons?"
-               FROM (SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS now) AS state
+                   later.revision AS "revision?", later.persons AS "persons?"
+               FROM (SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS revision) AS state
                LEFT JOIN LATERAL (
-                   SELECT revision, persons FROM change
-                   WHERE change.tenant = $1 AND change.revision > $2 AND now <= $2 + $3
+                   SELECT change.revision, change.persons FROM change
+                   WHERE change.tenant = $1 AND change.revision > $2 AND state.revision <= $2 + $3
                    ORDER BY change.revision DESC LIMIT $3
                ) AS later ON true
-               ORDER BY revision DESC"#,
+               ORDER BY later.revision DESC"#,
             tenant.as_str(),
             before,
             MOST_CHANGES,
@@ -304,8 +235,8 @@ pub(super) async fn each_at(
 ) -> Result<bool, StoreError> {
     let mut rows = sqlx::query!(
         r#"SELECT persons, CASE WHEN actors IS NOT NULL THEN ARRAY(
-               SELECT CASE WHEN actor = $3 THEN recipient ELSE actor END
-               FROM UNNEST(actors, recipients) AS tie (actor, recipient) WHERE $3 IN (actor, recipient)
+               SELECT CASE WHEN tie.actor = $3 THEN tie.recipient ELSE tie.actor END
+               FROM UNNEST(actors, recipients) AS tie (actor, recipient) WHERE $3 IN (tie.actor, tie.recipient)
            ) END AS peers
            FROM change WHERE tenant = $1 AND revision = ANY($2)"#,
         tenant.as_str(),

@@ -16,6 +16,7 @@ mod grants;
 mod history;
 mod lease;
 mod ledger;
+mod moment;
 mod policy;
 mod publish;
 mod rebuild;
@@ -48,11 +49,12 @@ use crate::{
 
 pub use absorb::Outcome;
 pub use baseline::{Baseline, BaselineAct};
-pub use changes::{Basis, PersonMark, Seen};
+pub use changes::{PersonMark, Seen};
 pub use condition::Condition;
 pub use connect::Watch;
 pub use error::StoreError;
 pub use ledger::Entry;
+pub use moment::Basis;
 pub use policy::PolicyEntry;
 pub use publish::{MAX_POLICIES, NewPolicy, Publication};
 pub use rebuild::{Difference, Progress, Table};
@@ -63,8 +65,9 @@ pub use schema::Schema;
 pub use view::{Found, MAX_ROWS, PairActs, PeerView, SideView, View, Viewed};
 pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
-use changes::{Follower, Moment};
+use changes::Follower;
 use lease::{Answers, Lease, within};
+use moment::Moment;
 use policy::Policies;
 
 /// How many acts of a tenant are read at once.
@@ -208,7 +211,7 @@ impl Store {
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let Moment { basis, policy } = changes::moment(&mut snapshot, tenant, self.role).await?;
+            let Moment { basis, policy } = moment::at(&mut snapshot, tenant, self.role).await?;
             self.reached(basis.revision)?;
             let policy = match pinned {
                 Some(version) => self.policies.get(&mut snapshot, tenant, &self.policies.which(version)).await?,

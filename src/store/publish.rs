@@ -11,8 +11,8 @@ use crate::{
 
 use super::{
     Store, StoreError,
-    changes::revision,
     lease::within,
+    moment::revision,
     policy::{Policies, PolicyEntry, Which, in_use, published, which},
     rows::to_sql,
 };
@@ -25,7 +25,7 @@ const ATTEMPTS: usize = 64;
 /// A policy to publish, known to be sound.
 #[derive(Clone, Debug)]
 pub struct NewPolicy {
-    /// Its name, other than that of the policy built in.
+    /// Its name, none of those that are for policies built in.
     pub version: PolicyVersion,
     /// Its document, which names the version too.
     pub document: String,

@@ -17,9 +17,10 @@ use crate::{
 
 use super::{
     Basis, PersonMark, SNAPSHOT, Seen, Store, StoreError, TieKey, Viewed,
-    changes::{self, Change, MOST_CHANGES, Moment, Touched},
+    changes::{self, Change, MOST_CHANGES, Touched},
     commitment,
     lease::within,
+    moment::{self, Moment},
     rhythm, tie,
     view::{Asked, MAX_ROWS, commits},
 };
@@ -183,7 +184,7 @@ impl Store {
         let mut lease = self.lease(Operation::Refresh).await?;
         let fresh = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let moment = changes::moment(&mut snapshot, &kept.tenant, self.role).await?;
+            let moment = moment::at(&mut snapshot, &kept.tenant, self.role).await?;
             self.reached(moment.basis.revision)?;
             let fresh = self.fresh(&mut snapshot, kept, &touched, moment, as_of).await?;
             snapshot.commit().await?;

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::TenantId;
 
 use super::{
-    SNAPSHOT, Store, StoreError, changes, grants,
+    SNAPSHOT, Store, StoreError, grants,
     lease::within,
+    moment,
     schema::{PAGE_TOKEN_KEY, server_key, serving},
 };
 
@@ -52,7 +53,7 @@ impl Store {
         tenant: &TenantId,
     ) -> Result<PgTransaction<'a>, StoreError> {
         let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-        self.reached(changes::moment(&mut snapshot, tenant, self.role).await?.basis.revision)?;
+        self.reached(moment::at(&mut snapshot, tenant, self.role).await?.basis.revision)?;
         Ok(snapshot)
     }
 

@@ -390,13 +390,11 @@ async fn commands_reach_a_guarded_server_with_a_key_that_was_made_for_them() {
     let url = format!("https://localhost:{}", server.address().port());
     let rank = |files: &[&str]| {
         let mut command = program(&["rank", "zed", "--server", &url]);
-        command.args(files).current_dir(place.as_ref().unwrap());
-        Ran::from(command.output().unwrap())
+        Ran::from(command.args(files).current_dir(place.as_ref().unwrap()).output().unwrap())
     };
     rank(&["--server-authorities", "authority.crt", "--key-file", "key"]).expect(0);
     let unknown = rank(&["--server-authorities", "authority.crt"]).expect(1);
     assert_eq!(unknown.err, "rapport: the server refused: the call carries no valid credentials\n");
     let strange = rank(&["--key-file", "key"]).expect(1);
-    let told = format!("rapport: no Rapport server answers at {url}: invalid peer certificate");
-    assert!(strange.err.starts_with(&told), "{}", strange.err);
+    assert!(strange.err.contains(": invalid peer certificate"), "{}", strange.err);
 }

@@ -1,0 +1,84 @@
+//! What a tenant's answers are made from in a moment of the database, and which database that is.
+
+use sqlx::{PgConnection, postgres::types::Oid, types::time::OffsetDateTime};
+
+use crate::{domain::TenantId, telemetry::names::DatabaseRole};
+
+use super::{
+    StoreError,
+    policy::{self, Which},
+    rows::from_sql,
+};
+
+/// What a tenant's answers are made from, in the moment that a transaction sees.
+pub(super) struct Moment {
+    /// The revision, and in which database.
+    pub basis: Basis,
+    /// The policy in use.
+    pub policy: Which,
+}
+
+/// What the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that counts.
+pub(super) async fn at(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    role: DatabaseRole,
+) -> Result<Moment, StoreError> {
+    let now = sqlx::query!(
+        r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
+               (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
+               pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
+               (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!""#,
+        tenant.as_str(),
+    );
+    let now = now.fetch_one(connection).await?;
+    let origin = Origin::of(now.standby, role, now.database, now.started)?;
+    Ok(Moment { basis: Basis { revision: now.revision, origin }, policy: policy::which(now.policy)? })
+}
+
+/// The revision of a tenant in a transaction of the primary's.
+pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
+    Ok(at(connection, tenant, DatabaseRole::Primary).await?.basis.revision)
+}
+
+/// Which database answered. Another one that takes over may know other things by the same revision, and so may one that was
+/// started again. One that crashed and recovered by itself does not, with `synchronous_commit` on: what could be seen of it
+/// is on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Which database of that PostgreSQL.
+    database: Oid,
+    /// When the PostgreSQL was started, in microseconds since 1970: a pooler may turn from one to another by itself.
+    started: i64,
+}
+
+impl Origin {
+    pub(super) fn of(
+        is_standby: bool,
+        role: DatabaseRole,
+        database: Oid,
+        started: OffsetDateTime,
+    ) -> Result<Self, StoreError> {
+        if is_standby && role == DatabaseRole::Primary {
+            return Err(StoreError::Standby);
+        }
+        Ok(Self { database, started: from_sql("pg_catalog", started)?.micros() })
+    }
+}
+
+/// What an answer is made from: a revision of its tenant, in the database that the connections of a server lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Basis {
+    /// The revision.
+    pub revision: i64,
+    /// In which database.
+    pub(super) origin: Origin,
+}
+
+impl Basis {
+    /// The same database at another revision.
+    #[must_use]
+    pub fn at(self, revision: i64) -> Self {
+        Self { revision, ..self }
+    }
+}
