@@ -87,7 +87,9 @@ class Overlay:
             if "value" in variable:
                 found[variable["name"]] = variable["value"]
             elif reference := variable["valueFrom"].get("secretKeyRef"):
-                found[variable["name"]] = self.secret(reference["name"])[reference["key"]]
+                secret = self.secret(reference["name"])
+                if reference["key"] in secret or not reference.get("optional"):
+                    found[variable["name"]] = secret[reference["key"]]
         return {name: value for name, value in found.items() if "$(" not in value}
 
 
