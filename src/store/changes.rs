@@ -113,6 +113,7 @@ impl Seen {
         connection: &mut PgConnection,
         tenant: &TenantId,
         role: DatabaseRole,
+        database: u32,
         most_persons: usize,
     ) -> Result<(), StoreError> {
         // The first look has nothing to go on from, and none that is too far behind.
@@ -121,7 +122,6 @@ impl Seen {
             r#"SELECT state.revision AS "now!",
                    (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
                    pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
-                   (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!",
                    later.revision AS "revision?", later.persons AS "persons?"
                FROM (SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS revision) AS state
                LEFT JOIN LATERAL (
@@ -138,7 +138,7 @@ impl Seen {
         let (mut changes, mut state) = (Changes::new(most_persons), None);
         while let Some(row) = rows.try_next().await? {
             if state.is_none() {
-                let origin = Origin::of(row.standby, role, row.database, row.started)?;
+                let origin = Origin::of(row.standby, role, database, row.started)?;
                 state = Some((Basis { revision: row.now, origin }, row.policy));
             }
             if let Some((revision, persons)) = row.revision.zip(row.persons) {
@@ -300,7 +300,8 @@ impl Store {
         if *done < needed {
             let number = followed.begun.fetch_add(1, Ordering::SeqCst) + 1;
             let mut lease = self.lease(Operation::Look).await?;
-            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, most_persons)).await;
+            let database = self.noted.database.load(Ordering::SeqCst);
+            let caught_up = within(seen.catch_up(&mut lease, tenant, self.role, database, most_persons)).await;
             lease.end(caught_up)?;
             *done = number;
         }

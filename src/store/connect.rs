@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -53,13 +53,23 @@ impl Watch {
     }
 }
 
-/// A pool on the database at `url` that notes whether Citus distributes its tables; nothing is connected yet.
+/// What is noted of the database when a connection is opened.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// Which one of its PostgreSQL it is: its oid, by the latest connection. No older one leads elsewhere, as a database cannot
+    /// be put in the place of another while there are any.
+    pub database: AtomicU32,
+    /// Whether Citus distributes its tables.
+    pub is_distributed: AtomicBool,
+}
+
+/// A pool on the database at `url` that notes what is seen of it; nothing is connected yet.
 pub(super) fn pool(
     url: &str,
     role: DatabaseRole,
     max_connections: u32,
     slow_statement: Duration,
-    distributed: Arc<AtomicBool>,
+    noted: Arc<Noted>,
 ) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = url.parse()?;
     let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
@@ -72,24 +82,27 @@ pub(super) fn pool(
         .max_connections(max_connections)
         .acquire_timeout(acquire_timeout)
         .after_connect(move |connection, _| {
-            let distributed = Arc::clone(&distributed);
-            Box::pin(async move {
-                if plan_by_values(connection).await? {
-                    distributed.store(true, Ordering::SeqCst);
-                }
-                Ok(())
-            })
+            let noted = Arc::clone(&noted);
+            Box::pin(async move { noted.look(connection).await })
         })
         .connect_lazy_with(options))
 }
 
-/// Citus plans by values, since they say where the rows are; a session with it is told to, and it is told whether this is one.
-async fn plan_by_values(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let told = sqlx::query_scalar!(
-        r#"SELECT set_config('plan_cache_mode', 'force_custom_plan', false) AS "mode!"
-           FROM pg_extension WHERE extname = 'citus'"#
-    );
-    Ok(told.fetch_optional(connection).await?.is_some())
+impl Noted {
+    /// Looks at the database. Citus plans by values, since they say where the rows are: a session with it is told to.
+    async fn look(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let row = sqlx::query!(
+            r#"SELECT oid, (
+                   SELECT set_config('plan_cache_mode', 'force_custom_plan', false)
+                   FROM pg_extension WHERE extname = 'citus'
+               ) IS NOT NULL AS "is_distributed!"
+               FROM pg_database WHERE datname = current_database()"#,
+        );
+        let row = row.fetch_one(connection).await?;
+        self.database.store(row.oid.0, Ordering::SeqCst);
+        self.is_distributed.store(row.is_distributed, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 /// How many connections are used, and how many are idle.

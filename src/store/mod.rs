@@ -29,10 +29,7 @@ mod tie;
 mod view;
 mod writer;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use sqlx::{Connection as _, PgPool};
 
@@ -88,8 +85,7 @@ pub struct Store {
     at_least: Option<i64>,
     policy: &'static Policy,
     policies: Policies,
-    /// Whether Citus distributes the tables.
-    distributed: Arc<AtomicBool>,
+    noted: Arc<connect::Noted>,
     follower: Follower,
     metrics: Metrics,
 }
@@ -109,8 +105,8 @@ impl Store {
         policy: &'static Policy,
         watch: Watch,
     ) -> Result<Self, StoreError> {
-        let distributed = Arc::<AtomicBool>::default();
-        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&distributed))?;
+        let noted = Arc::<connect::Noted>::default();
+        let pool = connect::pool(url, role, max_connections, watch.slow_statement, Arc::clone(&noted))?;
         let probes = connect::pool(url, role, 1, watch.slow_statement, Arc::default())?;
         watch.metrics.connections(role, max_connections, {
             let pool = pool.clone();
@@ -125,7 +121,7 @@ impl Store {
             at_least: None,
             policy,
             policies: Policies::new(policy),
-            distributed,
+            noted,
             follower: Follower::default(),
             metrics: watch.metrics,
         })
@@ -154,7 +150,7 @@ impl Store {
 
     /// Whether the tables are distributed by tenant: then no transaction spans tenants, as they may lie in different places.
     fn is_distributed(&self) -> bool {
-        self.distributed.load(Ordering::SeqCst)
+        self.noted.is_distributed.load(Ordering::SeqCst)
     }
 
     async fn lease(&self, operation: Operation) -> Result<Lease, StoreError> {
@@ -211,7 +207,7 @@ impl Store {
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let Moment { basis, policy } = moment::at(&mut snapshot, tenant, self.role).await?;
+            let Moment { basis, policy } = self.moment(&mut snapshot, tenant).await?;
             self.reached(basis.revision)?;
             let policy = match pinned {
                 Some(version) => self.policies.get(&mut snapshot, tenant, &self.policies.which(version)).await?,

@@ -1,11 +1,13 @@
 //! What a tenant's answers are made from in a moment of the database, and which database that is.
 
-use sqlx::{PgConnection, postgres::types::Oid, types::time::OffsetDateTime};
+use std::sync::atomic::Ordering;
+
+use sqlx::{PgConnection, types::time::OffsetDateTime};
 
 use crate::{domain::TenantId, telemetry::names::DatabaseRole};
 
 use super::{
-    StoreError,
+    Store, StoreError,
     policy::{self, Which},
     rows::from_sql,
 };
@@ -18,27 +20,20 @@ pub(super) struct Moment {
     pub policy: Which,
 }
 
-/// What the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that counts.
-pub(super) async fn at(
-    connection: &mut PgConnection,
-    tenant: &TenantId,
-    role: DatabaseRole,
-) -> Result<Moment, StoreError> {
-    let now = sqlx::query!(
-        r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
-               (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
-               pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!",
-               (SELECT oid FROM pg_database WHERE datname = current_database()) AS "database!""#,
-        tenant.as_str(),
-    );
-    let now = now.fetch_one(connection).await?;
-    let origin = Origin::of(now.standby, role, now.database, now.started)?;
-    Ok(Moment { basis: Basis { revision: now.revision, origin }, policy: policy::which(now.policy)? })
-}
-
-/// The revision of a tenant in a transaction of the primary's.
-pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -> Result<i64, StoreError> {
-    Ok(at(connection, tenant, DatabaseRole::Primary).await?.basis.revision)
+impl Store {
+    /// What the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that counts.
+    pub(super) async fn moment(&self, connection: &mut PgConnection, tenant: &TenantId) -> Result<Moment, StoreError> {
+        let now = sqlx::query!(
+            r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
+                   (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
+                   pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!""#,
+            tenant.as_str(),
+        );
+        let now = now.fetch_one(connection).await?;
+        let database = self.noted.database.load(Ordering::SeqCst);
+        let origin = Origin::of(now.standby, self.role, database, now.started)?;
+        Ok(Moment { basis: Basis { revision: now.revision, origin }, policy: policy::which(now.policy)? })
+    }
 }
 
 /// Which database answered. Another one that takes over may know other things by the same revision, and so may one that was
@@ -46,8 +41,8 @@ pub(super) async fn revision(connection: &mut PgConnection, tenant: &TenantId) -
 /// is on its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// Which database of that PostgreSQL.
-    database: Oid,
+    /// Which database of that PostgreSQL it is: its oid.
+    database: u32,
     /// When the PostgreSQL was started, in microseconds since 1970: a pooler may turn from one to another by itself.
     started: i64,
 }
@@ -56,7 +51,7 @@ impl Origin {
     pub(super) fn of(
         is_standby: bool,
         role: DatabaseRole,
-        database: Oid,
+        database: u32,
         started: OffsetDateTime,
     ) -> Result<Self, StoreError> {
         if is_standby && role == DatabaseRole::Primary {

@@ -12,7 +12,6 @@ use crate::{
 use super::{
     Store, StoreError,
     lease::within,
-    moment::revision,
     policy::{Policies, PolicyEntry, Which, in_use, published, which},
     rows::to_sql,
 };
@@ -60,7 +59,7 @@ impl Store {
         let publication = within(async {
             let mut transaction = lease.begin().await?;
             let publication = publish_and_use(&mut transaction, &self.policies, tenant, new, put_to_use).await?;
-            let revision = revision(&mut transaction, tenant).await?;
+            let revision = self.moment(&mut transaction, tenant).await?.basis.revision;
             if validate_only {
                 transaction.rollback().await?;
             } else {
@@ -88,7 +87,7 @@ impl Store {
                 Some(used) => self.policies.entry(&mut transaction, tenant, &used, &used).await?,
                 None => None,
             };
-            let revision = revision(&mut transaction, tenant).await?;
+            let revision = self.moment(&mut transaction, tenant).await?.basis.revision;
             transaction.commit().await?;
             Ok(entry.map(|entry| (entry, revision)))
         });

@@ -20,7 +20,7 @@ use super::{
     changes::{self, Change, MOST_CHANGES, Touched},
     commitment,
     lease::within,
-    moment::{self, Moment},
+    moment::Moment,
     rhythm, tie,
     view::{Asked, MAX_ROWS, commits},
 };
@@ -184,7 +184,7 @@ impl Store {
         let mut lease = self.lease(Operation::Refresh).await?;
         let fresh = within(async {
             let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let moment = moment::at(&mut snapshot, &kept.tenant, self.role).await?;
+            let moment = self.moment(&mut snapshot, &kept.tenant).await?;
             self.reached(moment.basis.revision)?;
             let fresh = self.fresh(&mut snapshot, kept, &touched, moment, as_of).await?;
             snapshot.commit().await?;

@@ -10,7 +10,6 @@ use crate::domain::TenantId;
 use super::{
     SNAPSHOT, Store, StoreError, grants,
     lease::within,
-    moment,
     schema::{PAGE_TOKEN_KEY, server_key, serving},
 };
 
@@ -53,7 +52,7 @@ impl Store {
         tenant: &TenantId,
     ) -> Result<PgTransaction<'a>, StoreError> {
         let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-        self.reached(moment::at(&mut snapshot, tenant, self.role).await?.basis.revision)?;
+        self.reached(self.moment(&mut snapshot, tenant).await?.basis.revision)?;
         Ok(snapshot)
     }
 

@@ -69,3 +69,20 @@ fn whatever_locks_or_changes_rows_can_be_told_whose_they_are() {
     }
     assert!(found >= 8, "the statements are elsewhere");
 }
+
+/// Citus reads a catalog at the coordinator and hands on what it found, and then every part of the statement by itself.
+#[test]
+fn what_is_read_of_a_tenant_is_read_in_one_place() {
+    const TABLES: [&str; 7] = ["ledger", "tie", "rhythm", "commitment", "policy", "change", "tenant_revision"];
+    let mut found = 0;
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).unwrap() {
+        let recorded: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(file.unwrap().path()).unwrap()).unwrap();
+        let query = recorded["query"].as_str().unwrap();
+        if TABLES.iter().any(|table| ["FROM", "JOIN"].iter().any(|from| query.contains(&format!("{from} {table}")))) {
+            assert!(!query.contains("FROM pg_") && !query.contains("JOIN pg_"), "{query}");
+            found += 1;
+        }
+    }
+    assert!(found > 15, "{found}");
+}
