@@ -211,7 +211,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.json");
         let (before, after) = (Key::new().unwrap(), Key::new().unwrap());
-        let document = |key: &Key| json!({"principals": [{"name": "crm", "keys": [key.entry()], "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}]});
+        let grants = json!([{"tenants": ["crm"], "rights": ["rank"]}]);
+        let document = |key: &Key| json!({"principals": [{"name": "crm", "keys": [key.entry()], "grants": grants}]});
         std::fs::write(&path, document(&before).to_string()).unwrap();
         let access = Access::guarded(&path).unwrap();
         std::fs::write(&path, document(&after).to_string()).unwrap();

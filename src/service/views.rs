@@ -1,6 +1,6 @@
 //! What rankings are made of, kept as long as there is room: of an owner who is asked about again, only what changed since is
-//! read. Whoever asks about the same owner meanwhile waits for the answer, and finds it read. What is large is read one after the other, as
-//! memory allows.
+//! read. Whoever asks about the same owner meanwhile waits for the answer, and finds it read. What is large is read one after
+//! the other, as memory allows.
 
 use std::{convert::Infallible, ops::Deref, sync::Arc};
 

@@ -49,9 +49,10 @@ enum Against {
     after_help = "Latency is in milliseconds. With --rate, calls are due at that rate whether or not earlier ones are \
                         answered, and each is measured from when it was due; without, every caller calls again as soon as \
                         it is answered. All acts go to a tenant of their own, `bench` unless --tenant names another; they \
-                        stay there. `–` says that no call ended while it was measured.\n\nEnvironment: DATABASE_URL (for --baseline sql, which keeps its tables in the schema \
-                        rapport_baseline, to be dropped by hand; it may hold a password, so there is no flag for it).\n\nExample: rapport bench \
-                        unary --callers 64 --baseline sql --data-dir ./data --runs 5"
+                        stay there. `–` says that no call ended while it was measured.\n\nEnvironment: DATABASE_URL (for \
+                        --baseline sql, which keeps its tables in the schema rapport_baseline, to be dropped by hand; it \
+                        may hold a password, so there is no flag for it).\n\nExample: rapport bench unary --callers 64 \
+                        --baseline sql --data-dir ./data --runs 5"
 )]
 pub(super) struct Arguments {
     /// What to do
