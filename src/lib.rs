@@ -22,3 +22,10 @@ pub mod telemetry;
 
 #[cfg(test)]
 mod testing;
+
+use std::{error::Error, iter::successors};
+
+/// What caused an error, down to the first cause.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(error.source(), |cause: &&'a (dyn Error + 'static)| (*cause).source())
+}

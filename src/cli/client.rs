@@ -1,11 +1,12 @@
 //! How commands reach a running server: over the same public API as everybody else.
 
-use std::{error::Error as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 use tonic::{Code, Status};
 
 use crate::{
+    causes,
     client::{CallError, Client, Patience, SetupError, Trust},
     config::{ClientConfig, Flags, SERVER, TENANT, process_environment},
     domain::{TenantId, Timestamp},
@@ -91,13 +92,7 @@ impl Server {
 
     /// That there is no server, or none that can be talked to.
     pub(super) fn not_there(&self, status: &Status) -> Failure {
-        let mut causes = Vec::new();
-        let mut cause = status.source();
-        while let Some(one) = cause {
-            causes.push(one.to_string());
-            cause = one.source();
-        }
-        let said = match causes.pop() {
+        let said = match causes(status).last().map(ToString::to_string) {
             Some(tls) if tls.contains("certificate") => format!(": {tls}"),
             _ => "; `rapport serve` starts one".to_owned(),
         };

@@ -9,7 +9,7 @@ use std::{
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::{Value, json};
 
-use crate::rpc::pb;
+use crate::{causes, rpc::pb};
 
 /// Whether part of a result could not be written.
 static UNWRITTEN: AtomicBool = AtomicBool::new(false);
@@ -20,15 +20,13 @@ pub(super) fn all_written() -> bool {
 }
 
 /// Says why a command failed, down to the first cause.
-pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync)) {
+pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync + 'static)) {
     let mut sentence = failure.to_string();
-    let mut source = failure.source();
-    while let Some(cause) = source {
+    for cause in causes(failure) {
         let text = cause.to_string();
         if !sentence.contains(&text) {
             sentence = format!("{sentence}: {text}");
         }
-        source = cause.source();
     }
     progress(format_args!("rapport: {sentence}"));
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    error::Error as _,
     mem,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::{access::Refusal, domain::Faults, service::ServiceError, telemetry::Ended};
+use crate::{access::Refusal, causes, domain::Faults, service::ServiceError, telemetry::Ended};
 
 use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 
@@ -72,13 +71,7 @@ fn with_advice(code: Code, message: String, mut details: ErrorDetails, delay: Op
 }
 
 fn log(error: &ServiceError) {
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
-    let cause = causes.join(": ");
+    let cause = causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let pace = match error {
         ServiceError::Internal(_) => &INTERNAL,
         ServiceError::Unavailable(_) => &UNAVAILABLE,

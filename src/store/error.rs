@@ -2,6 +2,8 @@
 
 use sqlx::postgres::PgDatabaseError;
 
+use crate::causes;
+
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -183,13 +185,7 @@ impl StoreError {
 
     /// What went wrong, down to the first cause. What the driver displays holds no values.
     pub fn with_causes(&self) -> String {
-        let mut sentence = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            sentence = format!("{sentence}: {cause}");
-            source = cause.source();
-        }
-        sentence
+        causes(self).fold(self.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
     }
 }
 
