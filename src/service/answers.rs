@@ -130,3 +130,40 @@ impl Answers {
         self.0.insert(question, Arc::new(given));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::PolicyVersion;
+
+    #[test]
+    fn one_answer_may_take_nearly_all_there_is() {
+        let (tenant, person) = (TenantId::unnamed(), PersonId::parse("ada").unwrap());
+        let question = Question {
+            asked: DatabaseRole::Primary,
+            tenant,
+            person: person.clone(),
+            order: RankOrder::Mutual,
+            statuses: Vec::new(),
+            channels: Vec::new(),
+            topics: Vec::new(),
+            minimum_score_bits: 0,
+            page_size: 20,
+            explain: false,
+        };
+        let page = RankPage {
+            connections: Vec::new(),
+            next: None,
+            as_of: Timestamp::MIN,
+            policy: PolicyVersion::parse("p").unwrap(),
+            revision: 1,
+        };
+        let bytes: u32 = 32 << 20;
+        let persons: Arc<[PersonMark]> =
+            vec![PersonMark::of(&person); usize::try_from(bytes).unwrap() * 9 / 10 / MARK_BYTES].into();
+        let given = Given { page, persons, basis: Basis::default(), held_at: AtomicI64::new(1) };
+        let answers = Answers::new(bytes.into());
+        answers.0.insert(question.clone(), Arc::new(given));
+        assert!(answers.0.get(&question).is_some());
+    }
+}

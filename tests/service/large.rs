@@ -20,11 +20,11 @@ use crate::{
 /// So many ties make a view a large one.
 const LARGE: i64 = 5001;
 
-/// A server that keeps views in so much memory, on a database in which hubs have many connections and ada has one.
-async fn server(view_mib: u64) -> (PgConnection, PgConnection, Client, SocketAddr) {
+/// A server that keeps answers and views in so much memory, on a database in which hubs have many connections and ada has one.
+async fn server([answer_mib, view_mib]: [u64; 2]) -> (PgConnection, PgConnection, Client, SocketAddr) {
     let url = database(true).await;
     let config = config(url.clone());
-    let service = ServiceLimits { answer_bytes: 0, view_bytes: view_mib << 20, ..config.service };
+    let service = ServiceLimits { answer_bytes: answer_mib << 20, view_bytes: view_mib << 20, ..config.service };
     let config = Config {
         service,
         databases: databases(url.clone(), 12),
@@ -53,7 +53,8 @@ type Ranking = JoinHandle<Result<pb::RankConnectionsResponse, Status>>;
 fn rank(client: &Client, person: &str, limit: Duration) -> Ranking {
     let (mut client, person) = (client.clone(), person.to_owned());
     tokio::spawn(async move {
-        let mut request = tonic::Request::new(pb::RankConnectionsRequest { person, ..Default::default() });
+        let asked = pb::RankConnectionsRequest { person, explain: true, ..Default::default() };
+        let mut request = tonic::Request::new(asked);
         request.set_timeout(limit);
         client.rank_connections(request).await.map(tonic::Response::into_inner)
     })
@@ -77,7 +78,7 @@ async fn waiting(watch: &mut PgConnection, count: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_hung_up_while_another_was_answered_is_ranked_for_no_more() {
-    let (mut operator, mut watch, client, at) = server(64).await;
+    let (mut operator, mut watch, client, at) = server([0, 64]).await;
     execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
     let first = rank(&client, "hub1", Duration::from_secs(30));
     waiting(&mut watch, 1).await;
@@ -96,9 +97,24 @@ async fn whoever_hung_up_while_another_was_answered_is_ranked_for_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_the_same_meanwhile_is_given_the_answer_of_the_first() {
+    let (mut operator, mut watch, client, at) = server([32, 64]).await;
+    execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
+    let asking = [1, 2, 3].map(|_| rank(&client, "ada", Duration::from_secs(30)));
+    waiting(&mut watch, 1).await;
+    execute(&mut operator, "COMMIT").await;
+    for asked in asking {
+        assert_eq!(asked.await.unwrap().unwrap().connections.len(), 1);
+    }
+    let explained =
+        r#"db_client_operation_duration_seconds_count{db_operation_name="explain",db_system_name="postgresql"}"#;
+    assert_eq!(metric(at, explained).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn as_many_large_views_are_read_at_once_as_there_is_memory_for() {
     for (view_mib, at_once) in [(0, 1), (256, 2)] {
-        let (mut operator, mut watch, client, _) = server(view_mib).await;
+        let (mut operator, mut watch, client, _) = server([0, view_mib]).await;
         // Rhythms are read after ties: by then it is known how many there are.
         execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
         let hubs = ["hub1", "hub2", "hub3"].map(|hub| rank(&client, hub, Duration::from_secs(30)));
