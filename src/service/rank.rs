@@ -197,7 +197,7 @@ async fn page(
         }
         let read = kept.views.read(store, tenant, (&query.person, None), as_of, query.policy.as_ref()).await?;
         let (viewed, turn) = read.ok_or_else(begun_by_a_policy_that_is_gone)?;
-        Ok(Made::Passing { viewed: Box::new(viewed), _turn: turn })
+        Ok(Made::Passing { viewed, _turn: turn })
     };
     let viewed = viewed.instrument(tracing::debug_span!(names::RANK_READ_SPAN)).await?;
     if let (Some(question), Some(view)) = (&question, viewed.kept())

@@ -79,7 +79,7 @@ impl Views {
         (owner, peer): (&PersonId, Option<&PersonId>),
         as_of: impl Fn() -> Timestamp + Copy + Send,
         pinned: Option<&PolicyVersion>,
-    ) -> Result<Option<(Viewed, Turn)>, ServiceError> {
+    ) -> Result<Option<(Box<Viewed>, Turn)>, ServiceError> {
         let few = store.view(tenant, owner, peer, as_of, pinned, FEW_ROWS).await?;
         if !matches!(few, Found::Larger) {
             return Ok(few.view().map(|viewed| (viewed, None)));

@@ -116,7 +116,7 @@ impl Seen {
         database: u32,
         most_persons: usize,
     ) -> Result<(), StoreError> {
-        // The first look has nothing to go on from, and none that is too far behind.
+        // The first look has nothing to go on from; to one that is too far behind, changes are of no use.
         let before = (self.now != Basis::default()).then_some(self.now.revision);
         let mut rows = sqlx::query!(
             r#"SELECT state.revision AS "now!",

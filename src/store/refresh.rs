@@ -76,12 +76,12 @@ struct Fresh {
 
 impl KeptView {
     /// Keeps a view of all of an owner's peers; gives it back when it will change by itself as time goes on.
-    pub fn new(tenant: &TenantId, owner: &PersonId, viewed: Viewed) -> Result<Self, Box<Viewed>> {
+    pub fn new(tenant: &TenantId, owner: &PersonId, viewed: Box<Viewed>) -> Result<Self, Box<Viewed>> {
         if viewed.view.goes_on {
-            return Err(Box::new(viewed));
+            return Err(viewed);
         }
         let (marks, persons) = (Arc::from([]), Vec::new());
-        let mut kept = Self { tenant: tenant.clone(), owner: owner.clone(), viewed, marks, persons };
+        let mut kept = Self { tenant: tenant.clone(), owner: owner.clone(), viewed: *viewed, marks, persons };
         kept.mark_persons();
         Ok(kept)
     }

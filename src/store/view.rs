@@ -83,9 +83,9 @@ pub enum Found {
 
 impl Found {
     /// The view; `None` when there is none.
-    pub fn view(self) -> Option<Viewed> {
+    pub fn view(self) -> Option<Box<Viewed>> {
         match self {
-            Self::View(viewed) => Some(*viewed),
+            Self::View(viewed) => Some(viewed),
             Self::Larger | Self::NoPolicy => None,
         }
     }
