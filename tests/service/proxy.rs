@@ -30,6 +30,14 @@ enum Mode {
     Silent,
 }
 
+/// What becomes of connections.
+#[derive(Clone, Copy)]
+struct State {
+    mode: Mode,
+    /// How often all connections were cut, so that none outlives a cut that is over before it was noticed.
+    cuts: u32,
+}
+
 /// How many commits yet to come are lost, and on which way.
 #[derive(Default)]
 struct Losses {
@@ -48,7 +56,7 @@ impl Losses {
 pub struct Proxy {
     address: SocketAddr,
     options: PgConnectOptions,
-    mode: watch::Sender<Mode>,
+    state: watch::Sender<State>,
     losses: Arc<Losses>,
     accepting: JoinHandle<()>,
 }
@@ -56,11 +64,11 @@ pub struct Proxy {
 impl Proxy {
     /// A way to the database at `url`.
     pub async fn start(url: &str) -> Self {
-        let (mode, _) = watch::channel(Mode::Forward);
+        let (state, _) = watch::channel(State { mode: Mode::Forward, cuts: 0 });
         let proxy = Self {
             address: free_address(),
             options: url.parse().unwrap(),
-            mode,
+            state,
             losses: Arc::default(),
             accepting: tokio::spawn(async {}),
         };
@@ -81,26 +89,26 @@ impl Proxy {
             let _ = (&mut self.accepting).await;
             TcpListener::bind(self.address).await.unwrap()
         };
-        self.mode.send_replace(Mode::Forward);
+        self.resume();
         let socket = self.options.get_socket().unwrap().join(".s.PGSQL.5432");
-        self.accepting = tokio::spawn(accept(listener, socket, self.mode.clone(), Arc::clone(&self.losses)));
+        self.accepting = tokio::spawn(accept(listener, socket, self.state.clone(), Arc::clone(&self.losses)));
         self
     }
 
     /// Cuts all connections and refuses others.
     pub fn refuse(&self) {
         self.accepting.abort();
-        self.mode.send_replace(Mode::Cut);
+        self.cut();
     }
 
     /// Cuts all connections, and others as soon as they are made.
     pub fn cut(&self) {
-        self.mode.send_replace(Mode::Cut);
+        self.state.send_modify(|state| *state = State { mode: Mode::Cut, cuts: state.cuts + 1 });
     }
 
     /// Lets new connections through again.
     pub fn resume(&self) {
-        self.mode.send_replace(Mode::Forward);
+        self.state.send_modify(|state| state.mode = Mode::Forward);
     }
 
     /// Cuts the connections of the next commits: before PostgreSQL hears of them, then after it has obeyed.
@@ -127,32 +135,33 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, socket: PathBuf, mode: watch::Sender<Mode>, losses: Arc<Losses>) {
+async fn accept(listener: TcpListener, socket: PathBuf, state: watch::Sender<State>, losses: Arc<Losses>) {
     let mut connections = JoinSet::new();
     loop {
         let (near, _) = listener.accept().await.unwrap();
-        connections.spawn(carry(near, socket.clone(), mode.clone(), Arc::clone(&losses)));
+        connections.spawn(carry(near, socket.clone(), state.clone(), Arc::clone(&losses)));
     }
 }
 
 async fn carry(
     mut near: TcpStream,
     socket: PathBuf,
-    modes: watch::Sender<Mode>,
+    states: watch::Sender<State>,
     losses: Arc<Losses>,
 ) -> io::Result<()> {
-    let mut mode = modes.subscribe();
+    let mut state = states.subscribe();
+    let cuts = state.borrow().cuts;
     let mut far = UnixStream::connect(socket).await?;
     let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
-        let now = *mode.borrow_and_update();
-        match now {
-            Mode::Forward => {}
-            Mode::Cut => return Ok(()),
+        let now = *state.borrow_and_update();
+        match now.mode {
+            Mode::Forward if now.cuts == cuts => {}
+            Mode::Forward | Mode::Cut => return Ok(()),
             Mode::Silent => return std::future::pending().await,
         }
         tokio::select! {
-            _ = mode.changed() => {}
+            _ = state.changed() => {}
             length = near.read(&mut up) => {
                 let bytes = some(&up, length?)?;
                 let is_commit = bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
@@ -160,7 +169,7 @@ async fn carry(
                     return Ok(());
                 }
                 if is_commit && Losses::take(&losses.silent) {
-                    modes.send_replace(Mode::Silent);
+                    states.send_modify(|state| state.mode = Mode::Silent);
                     continue;
                 }
                 far.write_all(bytes).await?;
