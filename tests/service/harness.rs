@@ -67,6 +67,7 @@ fn shared() -> &'static Shared {
                     ..EmbeddedOptions::new(folder())
                 };
                 let postgres = EmbeddedPostgres::start(options).await.unwrap();
+                drop_databases(&postgres).await;
                 let app = start(config(new_database(&postgres, true).await), Clock::system()).await;
                 Shared { postgres, server: app.address() }
             })
@@ -79,6 +80,17 @@ fn shared() -> &'static Shared {
 /// A database of its own: with the schema, or empty.
 pub async fn database(migrated: bool) -> String {
     new_database(&shared().postgres, migrated).await
+}
+
+/// Drops what earlier runs left.
+async fn drop_databases(postgres: &EmbeddedPostgres) {
+    let mut connection = PgConnection::connect(&postgres.database_url()).await.unwrap();
+    let left = "SELECT 'DROP DATABASE ' || datname FROM pg_database WHERE datname LIKE 'test\\_%'";
+    let drops: Vec<String> = sqlx::query_scalar(left).fetch_all(&mut connection).await.unwrap();
+    for drop in drops {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
 }
 
 async fn new_database(postgres: &EmbeddedPostgres, migrated: bool) -> String {
