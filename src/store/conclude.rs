@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use crate::{
     domain::{PersonId, TenantId},
-    scoring::{Policy, Rhythm, Tie},
+    scoring::{Policy, RHYTHM_LEN, Rhythm, Tie},
 };
 
 use super::{
@@ -58,7 +58,7 @@ pub(super) async fn conclude<'a>(
         [(true, begun), (false, changed)].iter().flat_map(|(is, ties)| ties.keys().map(|_| *is)).collect();
     let (persons, days): (rhythm::Keys<'_>, rhythm::StateColumns) =
         (gained.keys().collect(), gained.values().collect());
-    let [day, week, month, year] = policy.half_lives;
+    let half_lives = policy.half_lives.repeat(RHYTHM_LEN / policy.half_lives.len());
     // Changes are kept for twice as long as anybody catches up with, and forgotten many at once.
     let written = sqlx::query!(
         r#"WITH given AS MATERIALIZED (
@@ -78,7 +78,7 @@ pub(super) async fn conclude<'a>(
                    today = given.today, evidence = given.evidence
                FROM given
                WHERE NOT given.is_new AND tie.tenant = given.tenant AND tie.actor = given.actor
-                   AND tie.recipient = given.recipient AND ($22::text IS NULL OR tie.tenant = $22)
+                   AND tie.recipient = given.recipient AND ($19::text IS NULL OR tie.tenant = $19)
                RETURNING 1
            ), ties AS MATERIALIZED (
                SELECT (SELECT count(*) FROM begun) AS begun, (SELECT count(*) FROM changed) AS changed
@@ -95,24 +95,17 @@ pub(super) async fn conclude<'a>(
                            rhythm.days[4] + EXCLUDED.days[4], rhythm.days[5] + EXCLUDED.days[5], rhythm.days[6] + EXCLUDED.days[6],
                            rhythm.days[7] + EXCLUDED.days[7], rhythm.days[8] + EXCLUDED.days[8], rhythm.days[9] + EXCLUDED.days[9],
                            rhythm.days[10] + EXCLUDED.days[10], rhythm.days[11] + EXCLUDED.days[11], rhythm.days[12] + EXCLUDED.days[12]
-                       ] ELSE ARRAY[
-                           faded(rhythm.days[1], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[1], rhythm.day - EXCLUDED.day, $15),
-                           faded(rhythm.days[2], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[2], rhythm.day - EXCLUDED.day, $16),
-                           faded(rhythm.days[3], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[3], rhythm.day - EXCLUDED.day, $17),
-                           faded(rhythm.days[4], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[4], rhythm.day - EXCLUDED.day, $18),
-                           faded(rhythm.days[5], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[5], rhythm.day - EXCLUDED.day, $15),
-                           faded(rhythm.days[6], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[6], rhythm.day - EXCLUDED.day, $16),
-                           faded(rhythm.days[7], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[7], rhythm.day - EXCLUDED.day, $17),
-                           faded(rhythm.days[8], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[8], rhythm.day - EXCLUDED.day, $18),
-                           faded(rhythm.days[9], EXCLUDED.day - rhythm.day, $15) + faded(EXCLUDED.days[9], rhythm.day - EXCLUDED.day, $15),
-                           faded(rhythm.days[10], EXCLUDED.day - rhythm.day, $16) + faded(EXCLUDED.days[10], rhythm.day - EXCLUDED.day, $16),
-                           faded(rhythm.days[11], EXCLUDED.day - rhythm.day, $17) + faded(EXCLUDED.days[11], rhythm.day - EXCLUDED.day, $17),
-                           faded(rhythm.days[12], EXCLUDED.day - rhythm.day, $18) + faded(EXCLUDED.days[12], rhythm.day - EXCLUDED.day, $18)
-                       ] END
+                       ] ELSE ARRAY(
+                           SELECT faded(one.kept, EXCLUDED.day - rhythm.day, one.half_life)
+                               + faded(one.gained, rhythm.day - EXCLUDED.day, one.half_life)
+                           FROM UNNEST(rhythm.days, EXCLUDED.days, $15::double precision[])
+                               WITH ORDINALITY AS one (kept, gained, half_life, place)
+                           ORDER BY one.place
+                       ) END
                RETURNING 1
            ), touched AS MATERIALIZED (
                SELECT tenant, array_agg(person) AS persons
-               FROM UNNEST($19::text[], $20::bigint[]) AS touched (tenant, person)
+               FROM UNNEST($16::text[], $17::bigint[]) AS touched (tenant, person)
                GROUP BY tenant
            ), next AS (
                INSERT INTO tenant_revision (tenant, revision)
@@ -122,14 +115,14 @@ pub(super) async fn conclude<'a>(
            ), forgotten AS (
                DELETE FROM change USING next
                WHERE next.revision % 256 = 0 AND change.tenant = next.tenant
-                   AND change.revision < next.revision - 2 * $21::bigint
-                   AND ($22::text IS NULL OR change.tenant = $22)
+                   AND change.revision < next.revision - 2 * $18::bigint
+                   AND ($19::text IS NULL OR change.tenant = $19)
            ), noted AS (
                INSERT INTO change (tenant, revision, persons, actors, recipients)
                SELECT tenant, revision, persons, actors, recipients
                FROM next JOIN touched USING (tenant) LEFT JOIN (
                    SELECT tenant, array_agg(actor) AS actors, array_agg(recipient) AS recipients
-                   FROM given WHERE NOT $23 GROUP BY tenant
+                   FROM given WHERE NOT $20 GROUP BY tenant
                ) AS told USING (tenant)
            )
            SELECT begun AS "begun!", changed AS "changed!", (SELECT count(*) FROM added) AS "added!",
@@ -149,10 +142,7 @@ pub(super) async fn conclude<'a>(
         &days.last_times,
         &days.last_days,
         &days.days,
-        day,
-        week,
-        month,
-        year,
+        &half_lives,
         &tenants as _,
         &marks,
         MOST_CHANGES,
