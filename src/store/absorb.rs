@@ -128,7 +128,7 @@ async fn absorb(
 }
 
 /// Which acts decide a commitment, and which overrule what decided it before.
-type Effects = HashMap<(TieKey, InteractionId), Effect>;
+type Effects = HashMap<TieKey, HashMap<InteractionId, Effect>>;
 
 async fn settle(connection: &mut PgConnection, touched: &DaysByTie, policy: &Policy) -> Result<Effects, StoreError> {
     let mut acts: BTreeMap<CommitmentRowKey, Vec<(&TieKey, &Act)>> = BTreeMap::new();
@@ -150,7 +150,7 @@ async fn settle(connection: &mut PgConnection, touched: &DaysByTie, policy: &Pol
         let target = if known.is_some() { &mut changed } else { &mut new };
         let mut commitment: Commitment = known.unwrap_or_default();
         for (tie, act) in acts {
-            effects.insert((tie.clone(), act.id.clone()), commitment.take_in(act, policy));
+            effects.entry(tie.clone()).or_default().insert(act.id.clone(), commitment.take_in(act, policy));
         }
         target.insert(key, commitment);
     }
@@ -170,7 +170,8 @@ async fn absorb_ties(
     ids: &IdColumns<'_>,
     policy: &Policy,
 ) -> Result<Conclusion, StoreError> {
-    let effect = |key: &TieKey, act: &Act| effects.get(&(key.clone(), act.id.clone())).copied().unwrap_or(Effect::None);
+    let effect =
+        |key: &TieKey, act: &Act| effects.get(key).and_then(|of| of.get(&act.id)).copied().unwrap_or(Effect::None);
     let overruled = |key: &TieKey, days: &BTreeMap<Day, Vec<Act>>| {
         days.values().flatten().any(|act| effect(key, act) == Effect::Overrules)
     };
