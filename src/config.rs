@@ -117,6 +117,8 @@ pub struct ClientConfig {
     pub key_file: Option<PathBuf>,
     /// Whose server certificates are believed.
     pub server_authorities: Option<PathBuf>,
+    /// The name that the server's certificate must be for.
+    pub server_name: Option<String>,
 }
 
 /// Every bad setting, a line each.
@@ -214,6 +216,7 @@ impl ClientConfig {
             tenant: reader.text(&on::TENANT),
             key_file: reader.path(&on::KEY_FILE),
             server_authorities: reader.path(&on::SERVER_AUTHORITIES),
+            server_name: reader.text(&on::SERVER_NAME),
         });
         reader.finish(client)
     }

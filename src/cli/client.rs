@@ -57,7 +57,8 @@ impl ServerArguments {
         let tenant = tenant.map_err(|error| format!("--tenant {error}"))?;
         let authorities = config.server_authorities;
         let authorities = authorities.map(|path| read("--server-authorities", &path)).transpose()?;
-        let client = Client::over_tls(&url, Trust { authorities, identity: None }).map_err(|error| match error {
+        let trust = Trust { authorities, server_name: config.server_name, identity: None };
+        let client = Client::over_tls(&url, trust).map_err(|error| match error {
             SetupError::Address(_) => format!("--server must be an address such as http://127.0.0.1:50051, not {url}"),
             error => error.to_string(),
         })?;

@@ -90,6 +90,8 @@ impl Default for Patience {
 pub struct Trust {
     /// The authorities whose server certificates are believed; those of the machine when `None`.
     pub authorities: Option<Vec<u8>>,
+    /// The name that the server's certificate must be for; the host in the address when `None`.
+    pub server_name: Option<String>,
     /// The certificate that proves who calls, and its key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -106,6 +108,10 @@ impl Trust {
         let config = match self.authorities {
             Some(authorities) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)),
             None => ClientTlsConfig::new().with_native_roots(),
+        };
+        let config = match self.server_name {
+            Some(name) => config.domain_name(name),
+            None => config,
         };
         match self.identity {
             Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),

@@ -277,4 +277,6 @@ settings! {
     KEY_FILE = setting("key-file", Client, Form::File, Words("none"), "the file with the key or token to show").at(OF_COMMANDS);
     SERVER_AUTHORITIES = setting("server-authorities", Client, Form::File, Words("those of the machine"),
         "whose server certificates are believed, in PEM").at(OF_COMMANDS);
+    SERVER_NAME = setting("server-name", Client, NAME, Words("the host in `--server`"),
+        "what the server's certificate must be for").at(OF_COMMANDS);
 }

@@ -7,10 +7,10 @@ use rapport::{
     access::Key,
     app::App,
     domain::Kind,
-    rpc::{TENANT_KEY, TlsFiles, pb},
+    rpc::{TENANT_KEY, pb},
     service::Clock,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,10 +19,11 @@ use tokio::{
 use tonic::{
     Code, Request, Status,
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::Channel,
 };
 
 use crate::{
+    authority::{Authority, tls_channel, tls_files, write_tls},
     harness::{act, channel, config, database, day, document, eventually, reason, unix_now},
     program::{Ran, program},
 };
@@ -279,51 +280,6 @@ async fn the_issuers_keys_are_fetched() {
     eventually("the token is taken", async || rank(&mut client).await.is_ok()).await;
 }
 
-/// An authority that certificates come from.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// A certificate and its key.
-    fn issue(&self, name: SanType) -> (String, String) {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.subject_alt_names = vec![name];
-        let key = KeyPair::generate().unwrap();
-        (parameters.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-
-    fn server(&self) -> (String, String) {
-        self.issue(SanType::DnsName("localhost".try_into().unwrap()))
-    }
-}
-
-fn write_tls(folder: &std::path::Path, (certificate, key): &(String, String)) {
-    std::fs::write(folder.join("server.crt"), certificate).unwrap();
-    std::fs::write(folder.join("server.key"), key).unwrap();
-}
-
-fn tls_files(folder: &std::path::Path, client_authorities: bool) -> TlsFiles {
-    TlsFiles {
-        certificate: folder.join("server.crt"),
-        key: folder.join("server.key"),
-        client_authorities: client_authorities.then(|| folder.join("clients.crt")),
-    }
-}
-
-fn tls_channel(address: SocketAddr, authority: &Authority, identity: Option<(String, String)>) -> Channel {
-    let mut tls =
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.0.pem())).domain_name("localhost");
-    if let Some((certificate, key)) = identity {
-        tls = tls.identity(Identity::from_pem(certificate, key));
-    }
-    Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap().connect_lazy()
-}
-
 #[tokio::test]
 async fn a_client_certificate_proves_who_calls() {
     let (authority, strangers) = (Authority::new(), Authority::new());
@@ -387,14 +343,16 @@ async fn commands_reach_a_guarded_server_with_a_key_that_was_made_for_them() {
         place = Some(folder.to_owned());
     })
     .await;
-    let url = format!("https://localhost:{}", server.address().port());
-    let rank = |files: &[&str]| {
-        let mut command = program(&["rank", "zed", "--server", &url]);
-        Ran::from(command.args(files).current_dir(place.as_ref().unwrap()).output().unwrap())
+    let rank = |host: &str, arguments: &[&[&str]]| {
+        let mut command = program(&["rank", "zed", "--server", &format!("https://{host}:{}", server.address().port())]);
+        Ran::from(command.args(arguments.concat()).current_dir(place.as_ref().unwrap()).output().unwrap())
     };
-    rank(&["--server-authorities", "authority.crt", "--key-file", "key"]).expect(0);
-    let unknown = rank(&["--server-authorities", "authority.crt"]).expect(1);
+    let (key, authority) = (["--key-file", "key"], ["--server-authorities", "authority.crt"]);
+    rank("localhost", &[&key, &authority]).expect(0);
+    rank("127.0.0.1", &[&key, &authority, &["--server-name", "localhost"]]).expect(0);
+    let unknown = rank("localhost", &[&authority]).expect(1);
     assert_eq!(unknown.err, "rapport: the server refused: the call carries no valid credentials\n");
-    let strange = rank(&["--key-file", "key"]).expect(1);
-    assert!(strange.err.contains(": invalid peer certificate"), "{}", strange.err);
+    for strange in [rank("localhost", &[&key]), rank("127.0.0.1", &[&key, &authority])] {
+        assert!(strange.expect(1).err.contains(": invalid peer certificate"));
+    }
 }

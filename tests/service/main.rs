@@ -19,6 +19,7 @@
 mod access;
 mod answers;
 mod as_of;
+mod authority;
 mod bench;
 mod certificates;
 mod cli;
