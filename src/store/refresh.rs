@@ -248,3 +248,26 @@ impl Store {
         Ok(is_whole.then_some(Fresh { basis, policy, as_of, peers, ties, commitments, rhythms }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{scoring::DEFAULT, store::View};
+
+    #[test]
+    fn a_view_of_which_very_much_changed_is_made_anew() {
+        let (tenant, owner) = (TenantId::unnamed(), PersonId::parse("ada").unwrap());
+        let viewed = Viewed {
+            view: View::default(),
+            as_of: Timestamp::MIN,
+            policy: Arc::new(DEFAULT.clone()),
+            basis: Basis::default(),
+        };
+        let kept = KeptView::new(&tenant, &owner, Box::new(viewed)).unwrap();
+        let (mut changed, peer) = (Changed::default(), |number: usize| vec![format!("peer-{number}")]);
+        let mut note = |peers| kept.note(Change { persons: Vec::new(), peers }, &mut changed);
+        assert!((0..MOST_FRESH).all(|number| note(Some(peer(number)))));
+        assert!(note(Some(peer(0))), "nobody counts twice");
+        assert!(!note(Some(peer(MOST_FRESH))));
+    }
+}
