@@ -238,7 +238,7 @@ settings! {
     SYSTEM_POSTGRES = setting("system-postgres", Database, Form::Switch, Value("true"),
         "whether PostgreSQL's programs may be those of the machine");
     MAX_CONNECTIONS = setting("max-connections", Database, Form::Number(4, 1000), Value("10"),
-        "the most connections to the database; two of them record; one more is for probes");
+        "the most connections to the database; three of them record; one more is for probes");
     SLOW_STATEMENT_MS = setting("slow-statement-ms", Database, Form::Number(1, 3_600_000), Value("1000"),
         "how long a statement may take before it is logged, without its values");
 

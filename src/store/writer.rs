@@ -1,8 +1,8 @@
 //! The group-commit writer: many concurrent calls share one transaction, and each is answered after its commit.
 //!
 //! While a batch is written, entries gather, so batches are small when there is little to do and large when there is much.
-//! What has gathered begins over a second connection as soon as the batch before it commits, so that nobody waits for the
-//! disk twice. When very much waits, the two are written side by side; what two persons do always takes the same of these
+//! What has gathered begins over another connection as soon as the batch before it commits, so that nobody waits for the
+//! disk twice. When very much waits, batches are written side by side; what two persons do always takes the same of these
 //! lanes then, so that they seldom meet at a tie or a commitment. Nobody who hangs up can stop a transaction half-way.
 
 use std::{
@@ -26,11 +26,11 @@ use super::{
 };
 
 /// How many batches can be written at once, each over a connection that is kept for it.
-pub const LANES: usize = 2;
+pub const LANES: usize = 3;
 /// The most entries that share a transaction.
 pub const MAX_BATCH: usize = 512;
-/// How many entries of a lane make a batch that does not wait until that of the other commits.
-const BESIDE: usize = 128;
+/// How many entries of a lane make a batch that does not wait until those of the others commit.
+const BESIDE: usize = 64;
 /// The most entries that wait beyond what the next batches can hold; more are refused.
 pub const QUEUE_LEN: usize = 4096;
 
@@ -204,5 +204,6 @@ fn lane_of(entry: &Entry) -> usize {
     let (actor, recipient) = (Some(&entry.interaction.actor), entry.interaction.recipients.first());
     let mut hasher = DefaultHasher::new();
     (&entry.tenant, actor.min(recipient), actor.max(recipient)).hash(&mut hasher);
-    usize::from(!hasher.finish().is_multiple_of(2))
+    let [hash, ..] = hasher.finish().to_le_bytes();
+    usize::from(hash) % LANES
 }
