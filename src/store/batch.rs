@@ -61,7 +61,7 @@ impl Ending {
         self.reached.load(Ordering::SeqCst)
     }
 
-    fn reach(&self) {
+    pub(super) fn reach(&self) {
         self.reached.store(true, Ordering::SeqCst);
         self.progress.notify_one();
     }
@@ -211,14 +211,15 @@ fn pause(attempt: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         domain::{Draft, Faults, Interaction, InteractionId, Kind, TenantId, Timestamp},
         scoring::DEFAULT,
     };
 
-    fn entry() -> Entry {
+    /// Any entry.
+    pub(in crate::store) fn entry() -> Entry {
         let draft = Draft {
             actor: "bob".to_owned(),
             recipients: vec!["ada".to_owned()],

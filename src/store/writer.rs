@@ -175,26 +175,25 @@ impl Lanes {
     }
 
     /// The next batch that can be written now: of what waits when no batch is before its commit, else of a lane where much
-    /// waits.
+    /// waits. What is few in other lanes goes along, so that it never waits for all of them to be at rest at once.
     fn next(&mut self) -> Option<(usize, Vec<Pending>, Recorder)> {
         let settled = self.each.iter().all(|lane| lane.recorder.is_some() || lane.ending.is_reached());
-        let batch_of = |number: usize| {
-            std::array::from_fn(|lane| {
-                let waiting = self.each[lane].waiting.len();
-                // What is much goes its own lane.
-                waiting > 0 && if lane == number { settled || waiting >= BESIDE } else { settled && waiting < BESIDE }
-            })
-        };
-        let (number, taken): (usize, [bool; LANES]) = (0..LANES)
-            .filter(|number| self.each[*number].recorder.is_some())
-            .map(|number| (number, batch_of(number)))
-            .find(|(_, taken)| taken.contains(&true))?;
+        let waiting = |lane: usize| self.each[lane].waiting.len();
+        let begins = |number: &usize| self.each[*number].recorder.is_some() && (settled || waiting(*number) >= BESIDE);
+        // What is much goes its own lane.
+        let goes_along = |lane: &usize| (1..BESIDE).contains(&waiting(*lane));
+        let number = (0..LANES)
+            .filter(begins)
+            .find(|number| waiting(*number) > 0 || (0..LANES).any(|lane| goes_along(&lane)))?;
+        let others = (0..LANES).filter(goes_along).filter(|lane| *lane != number);
+        let lanes: Vec<usize> = others.chain([number]).collect();
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        for lane in lanes {
+            let waiting = &mut self.each[lane].waiting;
+            batch.extend(waiting.drain(..waiting.len().min(MAX_BATCH - batch.len())));
+        }
         let recorder = self.each[number].recorder.take()?;
         recorder.ending.begin();
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        for lane in self.each.iter_mut().zip(taken).filter_map(|(lane, is_taken)| is_taken.then_some(lane)) {
-            batch.extend(lane.waiting.drain(..lane.waiting.len().min(MAX_BATCH - batch.len())));
-        }
         Some((number, batch, recorder))
     }
 }
@@ -206,4 +205,50 @@ fn lane_of(entry: &Entry) -> usize {
     (&entry.tenant, actor.min(recipient), actor.max(recipient)).hash(&mut hasher);
     let [hash, ..] = hasher.finish().to_le_bytes();
     usize::from(hash) % LANES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{scoring::DEFAULT, store::batch::tests::entry};
+
+    fn lanes(waiting: [usize; LANES]) -> Lanes {
+        let store = Store::new("postgresql://127.0.0.1:1/none", 4, &DEFAULT).unwrap();
+        let progress = Arc::new(Notify::new());
+        let mut each = std::array::from_fn(|_| Lane::new(store.clone(), Arc::clone(&progress)));
+        for (lane, count) in each.iter_mut().zip(waiting) {
+            lane.waiting.extend((0..count).map(|_| Pending::new(entry()).0));
+        }
+        Lanes { each, progress, writing: JoinSet::new(), metrics: store.metrics.clone() }
+    }
+
+    /// The lane and length of the next batch, and what waits then.
+    fn next(lanes: &mut Lanes) -> (Option<(usize, usize)>, [usize; LANES]) {
+        let next = lanes.next().map(|(lane, batch, _)| (lane, batch.len()));
+        (next, std::array::from_fn(|lane| lanes.each[lane].waiting.len()))
+    }
+
+    #[tokio::test]
+    async fn what_is_few_goes_with_whatever_batch_begins() {
+        let mut few = lanes([0, 3, 4]);
+        assert_eq!(next(&mut few), (Some((0, 7)), [0, 0, 0]));
+        let mut much = lanes([MAX_BATCH, 0, 2]);
+        assert_eq!(next(&mut much), (Some((0, MAX_BATCH)), [2, 0, 0]), "what is much leaves room");
+        much.each[1].waiting.extend((0..BESIDE).map(|_| Pending::new(entry()).0));
+        much.each[2].waiting.push_back(Pending::new(entry()).0);
+        assert_eq!(next(&mut much), (Some((1, BESIDE + 3)), [0, 0, 0]), "while the first is before its commit");
+    }
+
+    #[tokio::test]
+    async fn what_is_few_waits_for_a_commit_and_what_is_much_does_not() {
+        let mut lanes = lanes([1, BESIDE, BESIDE]);
+        assert_eq!(next(&mut lanes), (Some((0, 1)), [0, BESIDE, BESIDE]));
+        assert_eq!(next(&mut lanes), (Some((1, BESIDE)), [0, 0, BESIDE]));
+        lanes.each[2].waiting.truncate(BESIDE - 1);
+        assert_eq!(next(&mut lanes), (None, [0, 0, BESIDE - 1]));
+        lanes.each[0].ending.reach();
+        assert_eq!(next(&mut lanes).0, None, "the second is still before its own");
+        lanes.each[1].ending.reach();
+        assert_eq!(next(&mut lanes), (Some((2, BESIDE - 1)), [0, 0, 0]));
+    }
 }
