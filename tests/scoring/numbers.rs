@@ -19,6 +19,15 @@ fn sound(interval: Interval) -> TestCaseResult {
     Ok(())
 }
 
+/// Less than rankings tell apart.
+const HAIR: f64 = 1e-12;
+
+/// How two scores are ordered by what rankings tell apart of them.
+fn nine_decimals(one: f64, other: f64) -> Ordering {
+    let [one, other] = [one, other].map(|score| (score * 1e9).round());
+    one.total_cmp(&other)
+}
+
 /// Acts at the bounds of what an interaction may say, each of them up to 300 times.
 fn extremes() -> impl Strategy<Value = History> {
     let latest = Timestamp::MAX.micros();
@@ -104,9 +113,11 @@ proptest! {
     ) {
         let read = |history: &History| (history.outlook(), history.folded().pair().last_time());
         let (mut pairs, count) = (pairs.iter().map(read).collect::<Vec<_>>(), pairs.len());
-        // The same again, but with nothing mutual: equals in three of the orders.
+        // The same again, but with nothing mutual: equals in three of the orders. And again, by a hair higher: equals in all.
         pairs.extend_from_within(..);
         pairs[count..].iter_mut().for_each(|(outlook, _)| outlook.mutual = Interval::default());
+        pairs.extend_from_within(..count);
+        pairs[2 * count..].iter_mut().for_each(|(outlook, _)| outlook.mutual.lower += HAIR);
         for order in ORDERS {
             let mut ranked: Vec<_> = names
                 .iter()
@@ -120,14 +131,14 @@ proptest! {
             for ((above, above_outlook, above_time), (below, below_outlook, below_time)) in
                 ranked.iter().zip(&ranked[1..])
             {
-                let higher = |score: fn(&Outlook) -> f64| score(below_outlook).total_cmp(&score(above_outlook));
+                let higher = |score: fn(&Outlook) -> f64| nine_decimals(score(below_outlook), score(above_outlook));
                 let primary = match order {
                     RankOrder::Mutual => higher(|outlook| outlook.mutual.lower),
                     RankOrder::TheyWouldHelp => higher(|outlook| outlook.they_would_help.lower),
                     RankOrder::YouWouldHelp => higher(|outlook| outlook.you_would_help.lower),
                     RankOrder::LastInteraction => below_time.cmp(above_time),
                 };
-                let secondary = below_outlook.mutual.lower.total_cmp(&above_outlook.mutual.lower);
+                let secondary = higher(|outlook| outlook.mutual.lower);
                 let rule = primary.then(secondary).then_with(|| above.peer.cmp(&below.peer));
                 prop_assert_eq!(rule, Ordering::Less, "{:?}", order);
             }
