@@ -56,16 +56,23 @@ impl Rhythm {
 
     /// Takes in what a day gained, of which the latest act was at `last_time`.
     pub fn absorb(&mut self, last_time: Timestamp, gained: &PersonDay, policy: &Policy) {
-        let (day, own_day) = (last_time.day(), self.last_time.day());
+        let PersonDay { sent, received, helped } = *gained;
+        let day = Self { last_time, sent: [sent; CLOCKS], received: [received; CLOCKS], helped: [helped; CLOCKS] };
+        self.add(&day, policy);
+    }
+
+    /// Adds more of the same person, as of the later of the two days.
+    pub fn add(&mut self, more: &Self, policy: &Policy) {
+        let (day, own_day) = (more.day(), self.day());
         let (ahead, age) = (day.days_since(own_day), own_day.days_since(day));
         for clock in 0..CLOCKS {
             let half_life = policy.half_lives[clock];
             let (fade, factor) = (decay(ahead, half_life), decay(age, half_life));
-            self.sent[clock] = self.sent[clock] * fade + gained.sent * factor;
-            self.received[clock] = self.received[clock] * fade + gained.received * factor;
-            self.helped[clock] = self.helped[clock] * fade + gained.helped * factor;
+            self.sent[clock] = self.sent[clock] * fade + more.sent[clock] * factor;
+            self.received[clock] = self.received[clock] * fade + more.received[clock] * factor;
+            self.helped[clock] = self.helped[clock] * fade + more.helped[clock] * factor;
         }
-        self.last_time = self.last_time.max(last_time);
+        self.last_time = self.last_time.max(more.last_time);
     }
 
     /// The day of the latest act.

@@ -1,7 +1,7 @@
-//! One batch of entries in one transaction: into the ledger once, then into the ties, commitments and rhythms they touch,
-//! each table locked in the order of its keys. The control flow is here; what changes is decided by `scoring`.
+//! What new acts make of the ties, commitments and rhythms they touch. The control flow is here; what changes is decided by
+//! `scoring`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
@@ -15,161 +15,131 @@ use crate::{
 
 use super::{
     StoreError, commitment,
-    conclude::{Conclusion, Revisions, conclude},
+    commitment::Commitments,
+    conclude::conclude,
     history,
-    history::{ActsByTie, IdColumns},
-    ledger,
-    ledger::{Entry, EntryKey},
+    history::ActsByTie,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
+    tie,
 };
 
-/// What became of one entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is in the ledger now.
-    Recorded {
-        /// Whether it had been before, with the same content.
-        replayed: bool,
-        /// When it was first recorded.
-        record_time: Timestamp,
-        /// A revision of its tenant that shows it.
-        revision: i64,
-    },
-    /// Its id stands for other content.
-    Conflict,
+/// What acts come to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Absorbed {
+    /// Ties that are not kept yet.
+    pub begun: BTreeMap<TieKey, Tie>,
+    /// Kept ties, as they are by now.
+    pub changed: BTreeMap<TieKey, Tie>,
+    /// Commitments that are not kept yet.
+    pub made: BTreeMap<CommitmentRowKey, Commitment>,
+    /// Kept commitments, as they are by now.
+    pub settled: BTreeMap<CommitmentRowKey, Commitment>,
+    /// What days add to rhythms.
+    pub gained: BTreeMap<RhythmKey, Rhythm>,
 }
 
-/// Records entries within a transaction that the caller commits, and tells what became of each, in their order.
-pub(super) async fn record(
+/// Takes acts into what is kept, each table locked in the order of its keys. The ledger holds them already.
+pub(super) async fn absorb(connection: &mut PgConnection, acts: ActsByTie, policy: &Policy) -> Result<(), StoreError> {
+    let touched = by_day(acts);
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let kept = tie::lock(connection, &touched.keys().collect()).await?;
+    let committing = committing(&touched);
+    let keys: Vec<_> = committing.keys().cloned().collect();
+    let commitments = if keys.is_empty() { Commitments::new() } else { commitment::lock(connection, &keys).await? };
+    let absorbed = taken_in(connection, &touched, kept, (committing, commitments), policy).await?;
+    commitment::insert(connection, &absorbed.made).await?;
+    commitment::update(connection, &absorbed.settled).await?;
+    conclude(connection, &absorbed, policy).await
+}
+
+/// What taking acts in would come to, in a snapshot.
+pub(super) async fn absorbed(
     connection: &mut PgConnection,
-    entries: &[Entry],
+    acts: ActsByTie,
     policy: &Policy,
-) -> Result<Vec<Outcome>, StoreError> {
-    let mut firsts: BTreeMap<EntryKey, &Entry> = BTreeMap::new();
-    for entry in entries {
-        firsts.entry(entry.key()).or_insert(entry);
-    }
-    let candidates: Vec<&Entry> = firsts.values().copied().collect();
-    let ties = touched(&candidates);
-    let (new, kept) = ledger::insert(connection, &candidates, &ties.keys().collect()).await?;
-    let mut outcomes = outcomes(connection, entries, &new).await?;
-    if !new.is_empty() {
-        let ties = if new.len() == candidates.len() { ties } else { touched(&new) };
-        let raised = absorb(connection, &new, &ties, kept, policy).await?;
-        for (outcome, entry) in outcomes.iter_mut().zip(entries) {
-            // What was known before is known at the new revision too.
-            if let (Outcome::Recorded { revision, .. }, Some(raised)) = (outcome, raised.get(entry.tenant.as_str())) {
-                *revision = *raised;
-            }
-        }
-    }
-    Ok(outcomes)
-}
-
-async fn outcomes(
-    connection: &mut PgConnection,
-    entries: &[Entry],
-    new: &[&Entry],
-) -> Result<Vec<Outcome>, StoreError> {
-    // By place, not by key: of two entries with one key only the first can be new.
-    let is_new: Vec<bool> = {
-        let new: HashSet<*const Entry> = new.iter().copied().map(std::ptr::from_ref).collect();
-        entries.iter().map(|entry| new.contains(&std::ptr::from_ref(entry))).collect()
+) -> Result<Absorbed, StoreError> {
+    let touched = by_day(acts);
+    let kept = tie::get(connection, &touched.keys().collect()).await?;
+    let committing = committing(&touched);
+    let ties: KeyColumns<'_> = committing.keys().map(|(tie, _)| tie).collect();
+    let commitments = if committing.is_empty() {
+        Commitments::new()
+    } else {
+        commitment::of_ties(connection, &ties, usize::MAX).await?
     };
-    let known: Vec<EntryKey> =
-        entries.iter().zip(&is_new).filter(|(_, is_new)| !**is_new).map(|(entry, _)| entry.key()).collect();
-    let recorded = if known.is_empty() { HashMap::new() } else { ledger::recorded(connection, known.iter()).await? };
-    entries
-        .iter()
-        .zip(is_new)
-        .map(|(entry, is_new)| match recorded.get(&entry.key()) {
-            // What comes out at which revision is known in the end.
-            _ if is_new => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time, revision: 0 }),
-            Some(first) => Ok(entry.against(first)),
-            None => Err(StoreError::Raced),
-        })
-        .collect()
-}
-
-impl Entry {
-    /// What became of it, given what the ledger holds under its id. When that was recorded at the very time this entry
-    /// arrived, it is this entry, committed by an attempt whose answer was lost.
-    pub(super) fn against(&self, first: &ledger::Recorded) -> Outcome {
-        if first.fingerprint == self.interaction.fingerprint() {
-            let record_time = first.record_time;
-            Outcome::Recorded { replayed: record_time != self.record_time, record_time, revision: first.revision }
-        } else {
-            Outcome::Conflict
-        }
-    }
+    taken_in(connection, &touched, kept, (committing, commitments), policy).await
 }
 
 type DaysByTie = BTreeMap<TieKey, BTreeMap<Day, Vec<Act>>>;
 
-fn touched(entries: &[&Entry]) -> DaysByTie {
+fn by_day(acts: ActsByTie) -> DaysByTie {
     let mut touched = DaysByTie::new();
-    for (key, act) in entries.iter().flat_map(|entry| entry.acts()) {
-        touched.entry(key).or_default().entry(act.time.day()).or_default().push(act);
+    for (key, acts) in acts {
+        let days = touched.entry(key).or_default();
+        for act in acts {
+            days.entry(act.time.day()).or_default().push(act);
+        }
     }
     touched
 }
 
-async fn absorb(
-    connection: &mut PgConnection,
-    entries: &[&Entry],
-    touched: &DaysByTie,
-    kept: HashMap<TieKey, Tie>,
-    policy: &Policy,
-) -> Result<Revisions, StoreError> {
-    let ids: IdColumns<'_> = entries.iter().copied().collect();
-    let effects = settle(connection, touched, policy).await?;
-    let conclusion = absorb_ties(connection, touched, kept, &effects, &ids, policy).await?;
-    conclude(connection, &conclusion, touched.keys().flat_map(TieKey::persons), policy).await
-}
+/// The acts that make or settle commitments.
+type Committing<'a> = BTreeMap<CommitmentRowKey, Vec<(&'a TieKey, &'a Act)>>;
 
-/// Which acts decide a commitment, and which overrule what decided it before.
-type Effects = HashMap<TieKey, HashMap<InteractionId, Effect>>;
-
-async fn settle(connection: &mut PgConnection, touched: &DaysByTie, policy: &Policy) -> Result<Effects, StoreError> {
-    let mut acts: BTreeMap<CommitmentRowKey, Vec<(&TieKey, &Act)>> = BTreeMap::new();
+fn committing(touched: &DaysByTie) -> Committing<'_> {
+    let mut acts = Committing::new();
     for (tie, act) in touched.iter().flat_map(|(tie, days)| days.values().flatten().map(move |act| (tie, act))) {
         if let Some(key) = CommitmentKey::of(act) {
             let row = (commitment::direction(tie, key.actor_is_committed), key.id);
             acts.entry(row).or_default().push((tie, act));
         }
     }
+    acts
+}
+
+async fn taken_in(
+    connection: &mut PgConnection,
+    touched: &DaysByTie,
+    kept: HashMap<TieKey, Tie>,
+    (committing, commitments): (Committing<'_>, Commitments),
+    policy: &Policy,
+) -> Result<Absorbed, StoreError> {
+    let mut absorbed = Absorbed::default();
+    let effects = settle(committing, commitments, &mut absorbed, policy);
+    take_in_ties(connection, touched, kept, &effects, &mut absorbed, policy).await?;
+    Ok(absorbed)
+}
+
+/// Which acts decide a commitment, and which overrule what decided it before.
+type Effects = HashMap<TieKey, HashMap<InteractionId, Effect>>;
+
+fn settle(committing: Committing<'_>, mut kept: Commitments, absorbed: &mut Absorbed, policy: &Policy) -> Effects {
     let mut effects = Effects::new();
-    if acts.is_empty() {
-        return Ok(effects);
-    }
-    let keys: Vec<_> = acts.keys().cloned().collect();
-    let mut kept = commitment::lock(connection, &keys).await?;
-    let (mut new, mut changed) = (BTreeMap::new(), BTreeMap::new());
-    for (key, acts) in acts {
+    for (key, acts) in committing {
         let known = kept.remove(&key);
-        let target = if known.is_some() { &mut changed } else { &mut new };
+        let target = if known.is_some() { &mut absorbed.settled } else { &mut absorbed.made };
         let mut commitment: Commitment = known.unwrap_or_default();
         for (tie, act) in acts {
             effects.entry(tie.clone()).or_default().insert(act.id.clone(), commitment.take_in(act, policy));
         }
         target.insert(key, commitment);
     }
-    commitment::insert(connection, &new).await?;
-    commitment::update(connection, &changed).await?;
-    Ok(effects)
+    effects
 }
 
 /// What days of a tie gained, each with the time of its latest act.
 type Gains = Vec<(Timestamp, DayEvidence)>;
 
-async fn absorb_ties(
+async fn take_in_ties(
     connection: &mut PgConnection,
     touched: &DaysByTie,
     mut kept: HashMap<TieKey, Tie>,
     effects: &Effects,
-    ids: &IdColumns<'_>,
+    absorbed: &mut Absorbed,
     policy: &Policy,
-) -> Result<Conclusion, StoreError> {
+) -> Result<(), StoreError> {
     let effect =
         |key: &TieKey, act: &Act| effects.get(key).and_then(|of| of.get(&act.id)).copied().unwrap_or(Effect::None);
     let overruled = |key: &TieKey, days: &BTreeMap<Day, Vec<Act>>| {
@@ -184,36 +154,41 @@ async fn absorb_ties(
         });
         (fold, late.collect())
     };
-    let earlier = earlier_cells(history::acts_on_days(connection, &late, ids).await?, policy);
-    let outcomes = folded_outcomes(connection, &fold, policy).await?;
-    let (mut begun, mut changed, mut gains) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let earlier = earlier_cells(history::acts_on_days(connection, &late).await?, touched, policy);
+    let outcomes = folded_outcomes(connection, &fold, touched, policy).await?;
+    let mut gains = BTreeMap::new();
     for (key, days) in touched {
         let known = kept.remove(key);
-        let target = if known.is_some() { &mut changed } else { &mut begun };
-        let (mut tie, gained) = absorbed(known, key, days, &earlier, effect, policy);
+        let target = if known.is_some() { &mut absorbed.changed } else { &mut absorbed.begun };
+        let (mut tie, gained) = tie_with(known, key, days, &earlier, effect, policy);
         if let Some(outcomes) = outcomes.get(key) {
             tie.take_outcomes(outcomes, policy);
         }
         target.insert(key.clone(), tie);
         gains.insert(key.clone(), gained);
     }
-    Ok(Conclusion { begun, changed, gained: rhythms(gains, policy), changes_more: false })
+    absorbed.gained = rhythms(gains, policy);
+    Ok(())
 }
 
-/// What was done on a day of a tie before this batch.
+/// What was done on a day of a tie before these acts.
 type EarlierCells = HashMap<(TieKey, Day), DayCell>;
 
-fn earlier_cells(acts: ActsByTie, policy: &Policy) -> EarlierCells {
+fn earlier_cells(acts: ActsByTie, touched: &DaysByTie, policy: &Policy) -> EarlierCells {
     let mut cells = EarlierCells::new();
     for (key, acts) in acts {
+        let new = |act: &Act| touched.get(&key).and_then(|days| days.get(&act.time.day()));
         for act in acts {
-            cells.entry((key.clone(), act.time.day())).or_default().gather(&act, policy);
+            let is_new = new(&act).is_some_and(|new| new.iter().any(|new| new.id == act.id));
+            if !is_new {
+                cells.entry((key.clone(), act.time.day())).or_default().gather(&act, policy);
+            }
         }
     }
     cells
 }
 
-fn absorbed(
+fn tie_with(
     known: Option<Tie>,
     key: &TieKey,
     days: &BTreeMap<Day, Vec<Act>>,
@@ -237,14 +212,23 @@ fn absorbed(
 async fn folded_outcomes(
     connection: &mut PgConnection,
     keys: &[&TieKey],
+    touched: &DaysByTie,
     policy: &Policy,
 ) -> Result<HashMap<TieKey, Tie>, StoreError> {
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
     let columns: KeyColumns<'_> = keys.iter().copied().collect();
-    let acts = history::outcomes(connection, &columns).await?;
-    Ok(acts.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
+    let mut outcomes = history::outcomes(connection, &columns).await?;
+    for key in keys {
+        let acts = outcomes.entry((*key).clone()).or_default();
+        for act in touched.get(*key).into_iter().flat_map(BTreeMap::values).flatten() {
+            if act.kind.is_outcome() && acts.iter().all(|known| known.id != act.id) {
+                acts.push(act.clone());
+            }
+        }
+    }
+    Ok(outcomes.into_iter().filter_map(|(key, acts)| Some((key, fold_tie(&acts, policy)?))).collect())
 }
 
 /// What ties gained, for the rhythms of both persons.

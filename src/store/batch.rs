@@ -1,19 +1,9 @@
-//! Batches: entries that share a transaction, tried again when they meet what passes, and taken apart when one of them harms the
+//! Batches: entries that are recorded at once, tried again when they meet what passes, and taken apart when one of them harms the
 //! others.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use sqlx::Connection as _;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::telemetry::{
@@ -23,15 +13,17 @@ use crate::telemetry::{
 };
 
 use super::{
-    Entry, Outcome, Store, StoreError, absorb,
+    Entry, Outcome, Store, StoreError,
+    fold::Ahead,
     lease::{Lease, within},
+    record::record,
     writer::{Pending, WriteError},
 };
 
 /// How long a batch is tried again, from its first try.
 const RETRY_LIMIT: Duration = Duration::from_secs(5);
-/// How long a batch may take with all its tries and parts.
-const BATCH_LIMIT: Duration = Duration::from_secs(20);
+/// How long a batch may take with all its tries and parts. What waits behind one that got no answer is still tried then.
+const BATCH_LIMIT: Duration = Duration::from_secs(15);
 /// How long an entry may wait until its batch begins. Later ones are refused before the database hears of them, so that what
 /// piled up while it stood still does not keep it from what is wanted now.
 const WAIT_LIMIT: Duration = Duration::from_secs(20);
@@ -42,42 +34,16 @@ pub(super) struct Recorder {
     lease: Option<Lease>,
     /// How often the present batch was tried, with its parts.
     attempts: u32,
-    pub ending: Arc<Ending>,
-}
-
-/// Whether the present batch of a lane takes no more locks, but commits; whoever waits for that is told.
-#[derive(Default)]
-pub(super) struct Ending {
-    reached: AtomicBool,
-    progress: Arc<Notify>,
-}
-
-impl Ending {
-    pub(super) fn new(progress: Arc<Notify>) -> Self {
-        Self { progress, ..Self::default() }
-    }
-
-    pub(super) fn is_reached(&self) -> bool {
-        self.reached.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn reach(&self) {
-        self.reached.store(true, Ordering::SeqCst);
-        self.progress.notify_one();
-    }
-
-    pub(super) fn begin(&self) {
-        self.reached.store(false, Ordering::SeqCst);
-    }
+    ahead: Arc<Ahead>,
 }
 
 impl Recorder {
-    pub(super) fn new(store: Store, ending: Arc<Ending>) -> Self {
-        Self { store, lease: None, attempts: 0, ending }
+    pub(super) fn new(store: Store, ahead: Arc<Ahead>) -> Self {
+        Self { store, lease: None, attempts: 0, ahead }
     }
 
-    /// Records entries in one transaction, or in one for each tenant when tables are distributed, and tells what became of
-    /// each, in their order. After a lost connection the same entries can be recorded again: what was committed is recognised.
+    /// Records entries at once, or those of each tenant when tables are distributed, and tells what became of each, in their
+    /// order. After a lost connection the same entries can be recorded again: what was committed is recognised.
     async fn record(&mut self, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
         self.attempts += 1;
         let mut lease = match self.lease.take() {
@@ -88,10 +54,7 @@ impl Recorder {
             let mut outcomes = Vec::with_capacity(entries.len());
             let together = |one: &Entry, next: &Entry| one.tenant == next.tenant || !self.store.is_distributed();
             for entries in entries.chunk_by(together) {
-                let mut transaction = lease.begin().await?;
-                outcomes.extend(absorb::record(&mut transaction, entries, self.store.policy).await?);
-                self.ending.reach();
-                transaction.commit().await?;
+                outcomes.extend(record(&mut lease, entries).await?);
             }
             Ok(outcomes)
         });
@@ -102,8 +65,8 @@ impl Recorder {
     }
 }
 
-/// Writes a batch of a lane, and answers everybody in it.
-pub(super) async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut recorder: Recorder) -> (usize, Recorder) {
+/// Writes a batch, and answers everybody in it.
+pub(super) async fn write_batch(mut batch: Vec<Pending>, mut recorder: Recorder) -> Recorder {
     let begun = Instant::now();
     let longest_wait = batch.iter().map(|pending| begun - pending.since).max().unwrap_or_default();
     recorder.store.metrics.batch_begun(batch.len(), longest_wait);
@@ -114,7 +77,7 @@ pub(super) async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut record
         let _ = late.answer.send(Err(WriteError::Late));
     }
     if batch.is_empty() {
-        return (lane, recorder);
+        return recorder;
     }
     if recorder.store.is_distributed() {
         batch.sort_by(|one, other| one.entry.tenant.cmp(&other.entry.tenant));
@@ -126,12 +89,14 @@ pub(super) async fn write_batch(lane: usize, mut batch: Vec<Pending>, mut record
     span.record(names::BATCH_ATTEMPTS, i64::from(recorder.attempts));
     // It ends before anybody is answered, as the work does.
     drop(span);
-    count(&recorder.store.metrics, &outcomes);
+    let new = count(&recorder.store.metrics, &outcomes);
+    recorder.store.metrics.to_fold(new);
+    recorder.ahead.add(new);
     for (answer, outcome) in answers.into_iter().zip(outcomes) {
         // Whoever asked may have hung up since; the entry is recorded all the same.
         let _ = answer.send(outcome);
     }
-    (lane, recorder)
+    recorder
 }
 
 /// Of nobody's trace: the batch serves many calls, and links the spans of all.
@@ -146,7 +111,8 @@ fn batch_span(batch: &[Pending]) -> Span {
     span
 }
 
-fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) {
+/// Counts what became of entries, and tells how many are new.
+fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) -> usize {
     let [mut recorded, mut replayed, mut conflicts, mut failed] = [0; 4];
     for outcome in outcomes {
         match outcome {
@@ -160,6 +126,7 @@ fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) {
     metrics.entries(EntryOutcome::Replayed, replayed);
     metrics.entries(EntryOutcome::Conflict, conflicts);
     metrics.entries(EntryOutcome::Failed, failed);
+    usize::try_from(recorded).unwrap_or(usize::MAX)
 }
 
 /// Writes a batch. When it fails for good, its halves are written alone, so that one bad entry harms no other.
@@ -239,7 +206,7 @@ pub(super) mod tests {
         tokio::time::advance(WAIT_LIMIT + Duration::from_millis(1)).await;
         let (unwanted, answer) = Pending::new(entry());
         drop(answer);
-        let (_, recorder) = write_batch(0, vec![late, unwanted], Recorder::new(store, Arc::default())).await;
+        let recorder = write_batch(vec![late, unwanted], Recorder::new(store, Arc::default())).await;
         assert!(matches!(told.await.unwrap(), Err(WriteError::Late)));
         assert_eq!(recorder.attempts, 0);
     }

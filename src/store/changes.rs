@@ -1,5 +1,5 @@
-//! What changes, and when. Every transaction that records raises the revision of its tenants and notes whose ties or rhythms
-//! it touched; a server follows that, and so knows which of the answers it gave still hold. One that puts another policy to
+//! What changes, and when. Everybody who records raises the revision of its tenants and notes whose ties or rhythms that
+//! touches; a server follows that, and so knows which of the answers it gave still hold. One that puts another policy to
 //! use does so too, and touches nobody: a revision stands for all that rankings are made of. Anything else that is ever to
 //! change them has to raise it, or a replica would be believed to have seen it.
 //!

@@ -8,7 +8,7 @@ use super::{Store, StoreError, connect};
 /// What serving needs, table by table. Nothing is ever taken out of the ledger; `rapport rebuild` needs DELETE on what is
 /// derived from it, and `rapport migrate` owns everything. Programs that are served side by side share the role: what one of
 /// them needs stays here.
-pub(super) const NEEDED: [(&str, &[&str]); 10] = [
+pub(super) const NEEDED: [(&str, &[&str]); 11] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("ledger", &["SELECT", "INSERT"]),
     ("tie", &["SELECT", "INSERT", "UPDATE"]),
@@ -19,6 +19,8 @@ pub(super) const NEEDED: [(&str, &[&str]); 10] = [
     ("policy_use", &["SELECT", "INSERT"]),
     ("tenant_revision", &["SELECT", "INSERT", "UPDATE"]),
     ("change", &["SELECT", "INSERT", "DELETE"]),
+    // Whoever locks rows needs UPDATE.
+    ("unfolded", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
 impl Store {

@@ -12,14 +12,13 @@ use crate::{
 
 use super::{
     StoreError,
-    ledger::Entry,
-    rows::{ActRow, KeyColumns, RhythmKey, TieKey, from_sql, to_sql, word},
+    rows::{ActRow, KeyColumns, RhythmKey, TieKey, from_sql, only, to_sql, word},
 };
 
 /// Acts by the tie they belong to.
 pub(super) type ActsByTie = HashMap<TieKey, Vec<Act>>;
 
-fn by_tie(rows: Vec<ActRow>) -> Result<ActsByTie, StoreError> {
+pub(super) fn by_tie(rows: impl IntoIterator<Item = ActRow>) -> Result<ActsByTie, StoreError> {
     let mut acts = ActsByTie::new();
     for row in rows {
         let (key, act) = row.try_into()?;
@@ -28,26 +27,35 @@ fn by_tie(rows: Vec<ActRow>) -> Result<ActsByTie, StoreError> {
     Ok(acts)
 }
 
-/// All acts of these ties up to a time; an error when there are more than `most`.
+/// All acts of these ties up to a time, or those of them that are folded; an error when there are more than `most`.
 pub(super) async fn acts_until(
     connection: &mut PgConnection,
     ties: &KeyColumns<'_>,
     until: Timestamp,
+    only_folded: bool,
     most: usize,
 ) -> Result<ActsByTie, StoreError> {
     let rows = sqlx::query_as!(
         ActRow,
-        r#"SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
+        r#"WITH unfolded_id AS MATERIALIZED (
+               SELECT unfolded.tenant, UNNEST(unfolded.interaction_ids) FROM unfolded
+               WHERE unfolded.tenant = ANY($1) AND ($6::text IS NULL OR unfolded.tenant = $6)
+           )
+           SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
                effort_micros, unprompted, goal IS NOT NULL AS "serves_goal!", due_time, refers_to
            FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
            JOIN ledger USING (tenant, actor, recipient)
            WHERE interaction_time <= $4
+               AND ($6::text IS NULL OR ledger.tenant = $6)
+               AND (NOT $7 OR (ledger.tenant, ledger.interaction_id) NOT IN (SELECT * FROM unfolded_id))
            LIMIT $5"#,
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
         to_sql(until),
         super::one_more_than(most),
+        only(&ties.tenants),
+        only_folded,
     )
     .fetch_all(connection)
     .await?;
@@ -95,21 +103,28 @@ pub(super) async fn acts_of_tenant(
     Ok((acts.collect::<Result<_, _>>()?, next))
 }
 
-/// The acts of these ties that tell how a promise or an ask came out.
+/// The folded acts of these ties that tell how a promise or an ask came out.
 pub(super) async fn outcomes(connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<ActsByTie, StoreError> {
     let kinds: Vec<i16> =
         Kind::ALL.into_iter().filter(|kind| kind.is_outcome()).map(|kind| kind.number().into()).collect();
     let rows = sqlx::query_as!(
         ActRow,
-        r#"SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
+        r#"WITH unfolded_id AS MATERIALIZED (
+               SELECT unfolded.tenant, UNNEST(unfolded.interaction_ids) FROM unfolded
+               WHERE unfolded.tenant = ANY($1) AND ($5::text IS NULL OR unfolded.tenant = $5)
+           )
+           SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
                effort_micros, unprompted, goal IS NOT NULL AS "serves_goal!", due_time, refers_to
            FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
            JOIN ledger USING (tenant, actor, recipient)
-           WHERE kind = ANY ($4)"#,
+           WHERE kind = ANY ($4)
+               AND (ledger.tenant, ledger.interaction_id) NOT IN (SELECT * FROM unfolded_id)
+               AND ($5::text IS NULL OR ledger.tenant = $5)"#,
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
         &kinds,
+        only(&ties.tenants),
     )
     .fetch_all(connection)
     .await?;
@@ -148,25 +163,10 @@ pub(super) async fn latest_acts(
     by_tie(rows)
 }
 
-/// Which interactions, as one array for each column: ids are unique only within their tenant.
-pub(super) struct IdColumns<'a> {
-    tenants: Vec<&'a str>,
-    ids: Vec<&'a str>,
-}
-
-impl<'a> FromIterator<&'a Entry> for IdColumns<'a> {
-    fn from_iter<I: IntoIterator<Item = &'a Entry>>(entries: I) -> Self {
-        let key = |entry: &'a Entry| (entry.tenant.as_str(), entry.interaction.id.as_str());
-        let (tenants, ids) = entries.into_iter().map(key).unzip();
-        Self { tenants, ids }
-    }
-}
-
-/// The acts of these ties on these days, without those of the interactions in `except`.
+/// The folded acts of these ties on these days.
 pub(super) async fn acts_on_days(
     connection: &mut PgConnection,
     days: &[(TieKey, Day)],
-    except: &IdColumns<'_>,
 ) -> Result<ActsByTie, StoreError> {
     if days.is_empty() {
         return Ok(ActsByTie::new());
@@ -176,20 +176,24 @@ pub(super) async fn acts_on_days(
         days.iter().map(|(_, day)| day.bounds()).map(|(start, end)| (to_sql(start), to_sql(end))).unzip();
     let rows = sqlx::query_as!(
         ActRow,
-        r#"SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
+        r#"WITH unfolded_id AS MATERIALIZED (
+               SELECT unfolded.tenant, UNNEST(unfolded.interaction_ids) FROM unfolded
+               WHERE unfolded.tenant = ANY($1) AND ($6::text IS NULL OR unfolded.tenant = $6)
+           )
+           SELECT ledger.tenant, ledger.actor, ledger.recipient, interaction_id, interaction_time, kind, group_size,
                effort_micros, unprompted, goal IS NOT NULL AS "serves_goal!", due_time, refers_to
            FROM UNNEST($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
                AS late (tenant, actor, recipient, day_start, day_end)
            JOIN ledger ON ledger.tenant = late.tenant AND ledger.actor = late.actor AND ledger.recipient = late.recipient
                AND interaction_time >= late.day_start AND interaction_time < late.day_end
-           WHERE (ledger.tenant, interaction_id) NOT IN (SELECT * FROM UNNEST($6::text[], $7::text[]))"#,
+           WHERE (ledger.tenant, ledger.interaction_id) NOT IN (SELECT * FROM unfolded_id)
+               AND ($6::text IS NULL OR ledger.tenant = $6)"#,
         &ties.tenants as _,
         &ties.actors as _,
         &ties.recipients as _,
         &starts,
         &ends,
-        &except.tenants as _,
-        &except.ids as _,
+        only(&ties.tenants),
     )
     .fetch_all(connection)
     .await?;
@@ -203,26 +207,34 @@ fn day_weights(policy: &Policy) -> [Vec<f64>; 2] {
     [active, helped]
 }
 
-/// What each day of these persons came to, toward and from anybody, up to a time.
+/// What each day of these persons came to, toward and from anybody, up to a time: by folded acts, or, with the ties that are
+/// `begun` by others, by all.
 pub(super) async fn days_until<'a>(
     connection: &mut PgConnection,
     persons: impl IntoIterator<Item = &'a RhythmKey>,
     until: Timestamp,
+    begun: Option<&KeyColumns<'_>>,
     most: usize,
     policy: &Policy,
 ) -> Result<BTreeMap<RhythmKey, Vec<(Timestamp, PersonDay)>>, StoreError> {
     let (tenants, persons): (Vec<_>, Vec<_>) =
         persons.into_iter().map(|(tenant, person)| (tenant.as_str(), person.as_str())).unzip();
     let [active, helped] = day_weights(policy);
+    let none = KeyColumns::default();
+    let begun_ties = begun.unwrap_or(&none);
     let rows = sqlx::query!(
-        r#"WITH person AS (SELECT * FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person)), tie_day AS (
+        r#"WITH person AS (SELECT * FROM UNNEST($1::text[], $2::text[]) AS key (tenant, person)), unfolded_id AS MATERIALIZED (
+               SELECT unfolded.tenant, UNNEST(unfolded.interaction_ids) FROM unfolded
+               WHERE unfolded.tenant = ANY($1) AND ($7::text IS NULL OR unfolded.tenant = $7)
+           ), tie_day AS (
                SELECT person.tenant, person.person, true AS sent,
                    date_trunc('day', ledger.interaction_time, 'UTC') AS day,
                    max(ledger.interaction_time) AS last_time,
                    max(($3::double precision[])[ledger.kind] / ledger.group_size) AS active,
                    max(($4::double precision[])[ledger.kind] / ledger.group_size) AS helped
                FROM person JOIN ledger ON ledger.tenant = person.tenant AND ledger.actor = person.person
-               WHERE ledger.interaction_time <= $5
+               WHERE ledger.interaction_time <= $5 AND ($7::text IS NULL OR ledger.tenant = $7)
+                   AND ($8 OR (ledger.tenant, ledger.interaction_id) NOT IN (SELECT * FROM unfolded_id))
                GROUP BY person.tenant, person.person, ledger.recipient, date_trunc('day', ledger.interaction_time, 'UTC')
                UNION ALL
                SELECT person.tenant, person.person, false, date_trunc('day', ledger.interaction_time, 'UTC'),
@@ -230,8 +242,19 @@ pub(super) async fn days_until<'a>(
                    max(($3::double precision[])[ledger.kind] / ledger.group_size), 0.0
                FROM person JOIN tie ON tie.tenant = person.tenant AND tie.recipient = person.person
                JOIN ledger ON ledger.tenant = tie.tenant AND ledger.actor = tie.actor AND ledger.recipient = tie.recipient
-               WHERE ledger.interaction_time <= $5
+               WHERE ledger.interaction_time <= $5 AND ($7::text IS NULL OR ledger.tenant = $7)
+                   AND ($8 OR (ledger.tenant, ledger.interaction_id) NOT IN (SELECT * FROM unfolded_id))
                GROUP BY person.tenant, person.person, tie.actor, date_trunc('day', ledger.interaction_time, 'UTC')
+               UNION ALL
+               SELECT person.tenant, person.person, false, date_trunc('day', ledger.interaction_time, 'UTC'),
+                   max(ledger.interaction_time),
+                   max(($3::double precision[])[ledger.kind] / ledger.group_size), 0.0
+               FROM person JOIN UNNEST($9::text[], $10::text[], $11::text[]) AS begun (tenant, actor, recipient)
+                   ON begun.tenant = person.tenant AND begun.recipient = person.person
+               JOIN ledger ON ledger.tenant = begun.tenant AND ledger.actor = begun.actor
+                   AND ledger.recipient = begun.recipient
+               WHERE ledger.interaction_time <= $5 AND ($7::text IS NULL OR ledger.tenant = $7)
+               GROUP BY person.tenant, person.person, begun.actor, date_trunc('day', ledger.interaction_time, 'UTC')
            )
            SELECT tenant AS "tenant!", person AS "person!", max(last_time) AS "last_time!",
                coalesce(sum(active) FILTER (WHERE sent), 0.0) AS "sent!",
@@ -243,6 +266,11 @@ pub(super) async fn days_until<'a>(
         &helped,
         to_sql(until),
         super::one_more_than(most),
+        only(&tenants),
+        begun.is_some(),
+        &begun_ties.tenants as _,
+        &begun_ties.actors as _,
+        &begun_ties.recipients as _,
     )
     .fetch_all(connection)
     .await?;
@@ -274,6 +302,10 @@ pub(super) async fn peers_with(
                SELECT actor, recipient FROM tie WHERE tenant = $1 AND actor = $2
                UNION ALL
                SELECT actor, recipient FROM tie WHERE tenant = $1 AND recipient = $2
+               UNION
+               SELECT act.actor, act.recipient
+               FROM unfolded CROSS JOIN UNNEST(unfolded.actors, unfolded.recipients) AS act (actor, recipient)
+               WHERE unfolded.tenant = $1 AND $2 IN (act.actor, act.recipient)
            ) AS tie
            WHERE EXISTS (
                SELECT FROM ledger

@@ -1,18 +1,16 @@
-//! The ledger: inserting interactions once. It is append-only; nothing here changes a row. What is read from it for scoring
-//! is in `history`.
+//! The ledger: appending interactions once, and noting for everybody that it grew. Nothing here changes a row of it. What is
+//! read from it for scoring is in `history`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
-use crate::{
-    domain::{Channel, Goal, Interaction, InteractionId, PersonId, TenantId, Timestamp, Topic},
-    scoring::{Act, Tie},
-};
+use crate::domain::{Channel, Goal, Interaction, InteractionId, PersonId, TenantId, Timestamp, Topic};
 
 use super::{
     StoreError,
-    rows::{KeyColumns, TieKey, TieRow, from_sql, only, to_sql, word},
+    changes::{MOST_CHANGES, PersonMark},
+    rows::{from_sql, only, to_sql, word},
 };
 
 /// One interaction on its way into the ledger.
@@ -32,18 +30,6 @@ pub(super) type EntryKey = (TenantId, InteractionId);
 impl Entry {
     pub(super) fn key(&self) -> EntryKey {
         (self.tenant.clone(), self.interaction.id.clone())
-    }
-
-    /// What it is to each of its recipients.
-    pub(super) fn acts(&self) -> impl Iterator<Item = (TieKey, Act)> + '_ {
-        self.interaction.recipients.iter().map(|recipient| {
-            let key = TieKey {
-                tenant: self.tenant.clone(),
-                actor: self.interaction.actor.clone(),
-                recipient: recipient.clone(),
-            };
-            (key, Act::of(&self.interaction))
-        })
     }
 }
 
@@ -100,122 +86,133 @@ impl<'a> Columns<'a> {
         self.fingerprints.push(interaction.fingerprint().to_vec());
         self.record_times.push(to_sql(entry.record_time));
     }
-
-    /// Inserts what is not there yet, then locks ties.
-    #[expect(clippy::too_many_lines, reason = "it is one statement")]
-    async fn insert(&self, connection: &mut PgConnection, ties: &KeyColumns<'_>) -> Result<Inserted, StoreError> {
-        let rows = sqlx::query!(
-            r#"WITH inserted AS (
-                   INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind,
-                       group_size, effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint,
-                       record_time)
-                   SELECT tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
-                       effort_micros, unprompted, due_time, refers_to, channel, string_to_array(topics, E'\x1f'), goal,
-                       fingerprint, record_time
-                   FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[],
-                       $7::smallint[], $8::integer[], $9::bigint[], $10::boolean[], $11::timestamptz[], $12::text[],
-                       $13::text[], $14::text[], $15::text[], $16::bytea[], $17::timestamptz[])
-                       AS entry (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
-                           effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
-                   ON CONFLICT (tenant, interaction_id, position) DO NOTHING
-                   RETURNING tenant, interaction_id
-               ), locked AS (
-                   SELECT * FROM (
-                       SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
-                       FROM UNNEST($18::text[], $19::text[], $20::text[]) AS key (tenant, actor, recipient)
-                       JOIN tie USING (tenant, actor, recipient)
-                       WHERE $21::text IS NULL OR tie.tenant = $21
-                       ORDER BY tie.tenant, tie.actor, tie.recipient
-                       FOR UPDATE OF tie
-                   ) AS tie
-               )
-               SELECT interaction_id AS "interaction_id?", tenant AS "tenant!", '' AS "actor!", '' AS "recipient!",
-                   TIMESTAMPTZ 'epoch' AS "first_time!", TIMESTAMPTZ 'epoch' AS "last_time!", '{}'::integer[] AS "counts!",
-                   '{}'::double precision[] AS "today!", '{}'::double precision[] AS "evidence!"
-               FROM inserted
-               UNION ALL
-               SELECT NULL, tenant, actor, recipient, first_time, last_time, counts, today, evidence FROM locked"#,
-            &self.tenants as _,
-            &self.ids as _,
-            &self.positions,
-            &self.actors as _,
-            &self.recipients as _,
-            &self.times,
-            &self.kinds,
-            &self.group_sizes,
-            &self.efforts as _,
-            &self.unprompted,
-            &self.dues as _,
-            &self.refers_to as _,
-            &self.channels as _,
-            &self.topics,
-            &self.goals as _,
-            &self.fingerprints,
-            &self.record_times,
-            &ties.tenants as _,
-            &ties.actors as _,
-            &ties.recipients as _,
-            only(&ties.tenants).or_else(|| only(&self.tenants)),
-        )
-        .fetch_all(connection)
-        .await?;
-        let mut inserted = Inserted::default();
-        for row in rows {
-            if let Some(id) = row.interaction_id {
-                inserted.ids.push((row.tenant, id));
-                continue;
-            }
-            let row = TieRow {
-                tenant: row.tenant,
-                actor: row.actor,
-                recipient: row.recipient,
-                first_time: row.first_time,
-                last_time: row.last_time,
-                counts: row.counts,
-                today: row.today,
-                evidence: row.evidence,
-            };
-            let (key, tie) = row.try_into()?;
-            inserted.ties.insert(key, tie);
-        }
-        Ok(inserted)
-    }
 }
 
-#[derive(Default)]
-struct Inserted {
-    ids: Vec<(String, String)>,
-    ties: HashMap<TieKey, Tie>,
-}
-
-/// Inserts entries with different keys, in the order given, and tells which of them are new. Then locks these ties, as far
-/// as they exist, in the order of their keys until the transaction ends, and tells what is in them.
-pub(super) async fn insert<'a>(
+/// Appends interactions with different keys, in the order given, and tells which of them are new, with the revision of their
+/// tenant that shows each. Where there are new ones, or none were given, it raises the revisions of the tenants of the persons
+/// who are touched and notes whom: those of the interactions, and the others named here. From there to the commit, whoever
+/// else records for such a tenant waits. It is one statement, so that it takes one round trip and commits by itself.
+#[expect(clippy::too_many_lines, reason = "it is one statement")]
+pub(super) async fn append<'a>(
     connection: &mut PgConnection,
     entries: &[&'a Entry],
-    ties: &KeyColumns<'_>,
-) -> Result<(Vec<&'a Entry>, HashMap<TieKey, Tie>), StoreError> {
-    let mut firsts = Columns::default();
+    others: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
+) -> Result<HashMap<EntryKey, i64>, StoreError> {
+    let mut columns = Columns::default();
+    let mut touched: BTreeSet<_> = others.into_iter().map(|(tenant, person)| mark(tenant, person)).collect();
     for entry in entries {
-        entry.interaction.recipients.first().into_iter().for_each(|recipient| firsts.push(entry, 0, recipient));
-    }
-    let inserted = firsts.insert(connection, ties).await?;
-    let ids: HashSet<_> = inserted.ids.iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).collect();
-    let is_new = |entry: &&Entry| ids.contains(&(entry.tenant.as_str(), entry.interaction.id.as_str()));
-    let new: Vec<&Entry> = entries.iter().copied().filter(is_new).collect();
-    let mut rest = Columns::default();
-    for entry in &new {
-        for (position, recipient) in entry.interaction.recipients.iter().enumerate().skip(1) {
-            rest.push(entry, position, recipient);
+        touched.insert(mark(&entry.tenant, &entry.interaction.actor));
+        for (position, recipient) in entry.interaction.recipients.iter().enumerate() {
+            touched.insert(mark(&entry.tenant, recipient));
+            columns.push(entry, position, recipient);
         }
     }
-    if !rest.ids.is_empty() && rest.insert(connection, &KeyColumns::default()).await?.ids.len() != rest.ids.len() {
-        return Err(StoreError::Inconsistent { table: "ledger", what: "a recipient without an interaction" });
+    if touched.is_empty() {
+        return Ok(HashMap::new());
     }
-    Ok((new, inserted.ties))
+    let (tenants, marks): (Vec<&str>, Vec<i64>) = touched.into_iter().unzip();
+    // Changes are kept for twice as long as anybody catches up with, and forgotten many at once. What is said to be true of
+    // being in a set is looked up in it; else every row would be compared with every one of the set.
+    let rows = sqlx::query!(
+        r#"WITH entry AS MATERIALIZED (
+               SELECT tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size, effort_micros,
+                   unprompted, due_time, refers_to, channel, string_to_array(topics, E'\x1f') AS topics, goal, fingerprint,
+                   record_time
+               FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[],
+                   $7::smallint[], $8::integer[], $9::bigint[], $10::boolean[], $11::timestamptz[], $12::text[],
+                   $13::text[], $14::text[], $15::text[], $16::bytea[], $17::timestamptz[])
+                   AS entry (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
+                       effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
+           ), new AS (
+               INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
+                   effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
+               SELECT entry.* FROM entry WHERE entry.position = 0
+               ON CONFLICT (tenant, interaction_id, position) DO NOTHING
+               RETURNING tenant, interaction_id, actor, recipient, interaction_time, kind, group_size, effort_micros,
+                   unprompted, goal IS NOT NULL AS serves_goal, due_time, refers_to
+           ), beside AS (
+               INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
+                   effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
+               SELECT entry.* FROM entry WHERE entry.position > 0
+                   AND ((entry.tenant, entry.interaction_id) IN (SELECT tenant, interaction_id FROM new)) IS TRUE
+               RETURNING tenant, interaction_id, actor, recipient, interaction_time, kind, group_size, effort_micros,
+                   unprompted, goal IS NOT NULL AS serves_goal, due_time, refers_to
+           ), added AS MATERIALIZED (
+               SELECT tenant, array_agg(interaction_id) AS interaction_ids, array_agg(actor) AS actors,
+                   array_agg(recipient) AS recipients, array_agg(interaction_time) AS times, array_agg(kind) AS kinds,
+                   array_agg(group_size) AS group_sizes, array_agg(effort_micros) AS efforts_micros,
+                   array_agg(unprompted) AS unprompted, array_agg(serves_goal) AS serve_goals,
+                   array_agg(due_time) AS due_times, array_agg(refers_to) AS refer_to
+               FROM (SELECT * FROM new UNION ALL SELECT * FROM beside) AS act GROUP BY tenant
+           ), touched AS MATERIALIZED (
+               SELECT tenant, array_agg(person) AS persons
+               FROM UNNEST($18::text[], $19::bigint[]) AS touched (tenant, person)
+               GROUP BY tenant
+           ), next AS (
+               INSERT INTO tenant_revision (tenant, revision)
+               SELECT tenant, 1 FROM touched
+               WHERE tenant IN (SELECT tenant FROM added) OR cardinality($1) = 0
+               ORDER BY tenant
+               ON CONFLICT (tenant) DO UPDATE SET revision = tenant_revision.revision + 1
+               RETURNING tenant, revision
+           ), forgotten AS (
+               DELETE FROM change USING next
+               WHERE next.revision % 256 = 0 AND change.tenant = next.tenant
+                   AND change.revision < next.revision - 2 * $20::bigint
+                   AND ($21::text IS NULL OR change.tenant = $21)
+           ), noted AS (
+               INSERT INTO change (tenant, revision, persons, actors, recipients)
+               SELECT tenant, revision, persons, actors, recipients
+               FROM next JOIN touched USING (tenant) LEFT JOIN added USING (tenant)
+           ), unfolded AS (
+               INSERT INTO unfolded (tenant, revision, persons, interaction_ids, actors, recipients, times, kinds, group_sizes,
+                   efforts_micros, unprompted, serve_goals, due_times, refer_to)
+               SELECT tenant, revision, persons, interaction_ids, actors, recipients, times, kinds, group_sizes, efforts_micros,
+                   unprompted, serve_goals, due_times, refer_to
+               FROM next JOIN touched USING (tenant) JOIN added USING (tenant)
+           )
+           SELECT tenant AS "tenant!", NULL AS interaction_id, revision FROM next
+           UNION ALL SELECT tenant, interaction_id, NULL FROM new"#,
+        &columns.tenants as _,
+        &columns.ids as _,
+        &columns.positions,
+        &columns.actors as _,
+        &columns.recipients as _,
+        &columns.times,
+        &columns.kinds,
+        &columns.group_sizes,
+        &columns.efforts as _,
+        &columns.unprompted,
+        &columns.dues as _,
+        &columns.refers_to as _,
+        &columns.channels as _,
+        &columns.topics,
+        &columns.goals as _,
+        &columns.fingerprints,
+        &columns.record_times,
+        &tenants as _,
+        &marks,
+        MOST_CHANGES,
+        only(&tenants),
+    )
+    .fetch_all(connection)
+    .await?;
+    let revisions: HashMap<_, _> = rows.iter().filter_map(|row| Some((row.tenant.clone(), row.revision?))).collect();
+    let mut new = HashMap::new();
+    for row in rows {
+        let Some(id) = row.interaction_id else { continue };
+        let key = (word("ledger", TenantId::parse(&row.tenant))?, word("ledger", InteractionId::parse(&id))?);
+        new.insert(key, revisions.get(&row.tenant).copied().unwrap_or_default());
+    }
+    Ok(new)
 }
 
-/// What the ledger holds under these keys.
+fn mark<'a>(tenant: &'a TenantId, person: &PersonId) -> (&'a str, i64) {
+    (tenant.as_str(), PersonMark::of(person).0)
+}
+
+/// What the ledger holds under these keys. It is as safe then as what is recorded now: a transaction that writes to the log,
+/// if only a message that nobody reads, ends when the standbys have it, with every commit before.
 pub(super) async fn recorded<'a>(
     connection: &mut PgConnection,
     keys: impl IntoIterator<Item = &'a EntryKey>,
@@ -223,7 +220,8 @@ pub(super) async fn recorded<'a>(
     let (tenants, ids): (Vec<_>, Vec<_>) = keys.into_iter().map(|(tenant, id)| (tenant.as_str(), id.as_str())).unzip();
     let rows = sqlx::query!(
         r#"SELECT ledger.tenant, ledger.interaction_id, ledger.fingerprint, ledger.record_time,
-               coalesce(tenant_revision.revision, 0) AS "revision!"
+               coalesce(tenant_revision.revision, 0) AS "revision!",
+               (SELECT pg_logical_emit_message(true, 'rapport', '')) IS NULL AS message
            FROM UNNEST($1::text[], $2::text[]) AS key (tenant, interaction_id)
            JOIN ledger ON ledger.tenant = key.tenant AND ledger.interaction_id = key.interaction_id
                AND ledger.position = 0

@@ -1,4 +1,4 @@
-//! All SQL. The ledger is the truth; ties, rhythms and commitments are kept beside it in the same transactions.
+//! All SQL. The ledger is the truth; ties, rhythms and commitments are folded from it.
 //! Scoring policies are kept as they were published; what is derived from the ledger is the same under all of them.
 //!
 //! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
@@ -12,14 +12,17 @@ mod conclude;
 mod condition;
 mod connect;
 mod error;
+mod fold;
 mod grants;
 mod history;
 mod lease;
 mod ledger;
 mod moment;
+mod overlay;
 mod policy;
 mod publish;
 mod rebuild;
+mod record;
 mod refresh;
 mod replica;
 mod rhythm;
@@ -31,7 +34,7 @@ mod writer;
 
 use std::sync::{Arc, atomic::Ordering};
 
-use sqlx::{Connection as _, PgPool};
+use sqlx::PgPool;
 
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +47,6 @@ use crate::{
     },
 };
 
-pub use absorb::Outcome;
 pub use baseline::{Baseline, BaselineAct};
 pub use changes::{PersonMark, Seen};
 pub use condition::Condition;
@@ -55,6 +57,7 @@ pub use moment::Basis;
 pub use policy::PolicyEntry;
 pub use publish::{MAX_POLICIES, NewPolicy, Publication};
 pub use rebuild::{Difference, Progress, Table};
+pub use record::Outcome;
 pub use refresh::KeptView;
 pub use replica::ReplicaCondition;
 pub use rows::TieKey;
@@ -64,7 +67,7 @@ pub use writer::{Answer, LANES, MAX_BATCH, QUEUE_LEN, WriteError, Writer};
 
 use changes::Follower;
 use lease::{Answers, Lease, within};
-use moment::Moment;
+use overlay::Overlay;
 use policy::Policies;
 
 /// How many acts of a tenant are read at once.
@@ -206,21 +209,20 @@ impl Store {
     ) -> Result<Found, StoreError> {
         let mut lease = self.lease(Operation::View).await?;
         let view = within(async {
-            let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let Moment { basis, policy } = self.moment(&mut snapshot, tenant).await?;
-            self.reached(basis.revision)?;
+            let (mut snapshot, moment) = self.snapshot(&mut lease, tenant).await?;
             let policy = match pinned {
                 Some(version) => self.policies.get(&mut snapshot, tenant, &self.policies.which(version)).await?,
-                None => Some(self.policies.used(&mut snapshot, tenant, &policy).await?),
+                None => Some(self.policies.used(&mut snapshot, tenant, &moment.policy).await?),
             };
             let Some(policy) = policy else { return Ok(Found::NoPolicy) };
             let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
-            let view = match view::view(&mut snapshot, &asked, self.policy, most).await {
+            let overlay = Overlay::read(&mut snapshot, tenant, &moment, None, self.policy).await?;
+            let view = match view::view(&mut snapshot, &asked, &overlay, self.policy, most).await {
                 Err(StoreError::TooLarge(_)) if most < MAX_ROWS => return Ok(Found::Larger),
                 view => view?,
             };
             snapshot.commit().await?;
-            Ok(Found::View(Box::new(Viewed { view, as_of: asked.as_of, policy, basis })))
+            Ok(Found::View(Box::new(Viewed { view, as_of: asked.as_of, policy, basis: moment.basis })))
         });
         let view = view.await;
         lease.end(view)
@@ -241,7 +243,7 @@ impl Store {
             if self.at_least.is_none() {
                 return view::pair_acts(&mut lease, &asked, peers, most_of_a_kind).await;
             }
-            let mut snapshot = self.reaching(&mut lease, tenant).await?;
+            let (mut snapshot, _) = self.snapshot(&mut lease, tenant).await?;
             let acts = view::pair_acts(&mut snapshot, &asked, peers, most_of_a_kind).await?;
             snapshot.commit().await?;
             Ok(acts)
@@ -284,7 +286,7 @@ impl Store {
             if self.at_least.is_none() {
                 return history::peers_with(&mut lease, tenant, person, as_of, channels, topics).await;
             }
-            let mut snapshot = self.reaching(&mut lease, tenant).await?;
+            let (mut snapshot, _) = self.snapshot(&mut lease, tenant).await?;
             let peers = history::peers_with(&mut snapshot, tenant, person, as_of, channels, topics).await?;
             snapshot.commit().await?;
             Ok(peers)

@@ -16,6 +16,8 @@ use super::{
 pub(super) struct Moment {
     /// The revision, and in which database.
     pub basis: Basis,
+    /// Whether all is folded that was recorded up to then.
+    pub is_folded: bool,
     /// The policy in use.
     pub policy: Which,
 }
@@ -25,6 +27,7 @@ impl Store {
     pub(super) async fn moment(&self, connection: &mut PgConnection, tenant: &TenantId) -> Result<Moment, StoreError> {
         let now = sqlx::query!(
             r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
+                   NOT EXISTS (SELECT FROM unfolded WHERE tenant = $1) AS "is_folded!",
                    (SELECT version FROM policy_use WHERE tenant = $1 ORDER BY place DESC LIMIT 1) AS policy,
                    pg_is_in_recovery() AS "standby!", pg_postmaster_start_time() AS "started!""#,
             tenant.as_str(),
@@ -32,7 +35,8 @@ impl Store {
         let now = now.fetch_one(connection).await?;
         let database = self.noted.database.load(Ordering::SeqCst);
         let origin = Origin::of(now.standby, self.role, database, now.started)?;
-        Ok(Moment { basis: Basis { revision: now.revision, origin }, policy: policy::which(now.policy)? })
+        let basis = Basis { revision: now.revision, origin };
+        Ok(Moment { basis, is_folded: now.is_folded, policy: policy::which(now.policy)? })
     }
 }
 

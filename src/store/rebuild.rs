@@ -11,8 +11,10 @@ use crate::{
 };
 
 use super::{
-    Store, StoreError, commitment,
-    conclude::{Conclusion, conclude},
+    Store, StoreError,
+    absorb::Absorbed,
+    commitment,
+    conclude::conclude,
     history, ledger, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
     tie,
@@ -112,6 +114,9 @@ impl Store {
     /// Derives everything again, tells how it goes after each step, and puts right what differs when asked to `repair`.
     pub async fn rebuild(&self, repair: bool, mut on_step: impl FnMut(&Progress)) -> Result<Progress, StoreError> {
         let mut connection = self.pool.acquire().await?;
+        if let Some((_, error)) = self.fold(&mut connection, |_| false).await?.pop() {
+            return Err(error);
+        }
         let mut total = Progress::default();
         let mut last = None;
         while let Some(keys) = next_ties(&mut connection, last.as_ref()).await? {
@@ -204,8 +209,8 @@ struct Locked {
 async fn lock_pairs(connection: &mut PgConnection, both: &BTreeSet<TieKey>) -> Result<Locked, StoreError> {
     let columns: KeyColumns<'_> = both.iter().collect();
     loop {
-        let (_, ties) = ledger::insert(connection, &[], &columns).await?;
-        let acts = history::acts_until(connection, &columns, Timestamp::MAX, usize::MAX).await?;
+        let ties = tie::lock(connection, &columns).await?;
+        let acts = history::acts_until(connection, &columns, Timestamp::MAX, true, usize::MAX).await?;
         let commitments = commitment::of_ties(connection, &columns, usize::MAX).await?;
         if tie::get(connection, &columns).await?.len() == ties.len() {
             return Ok(Locked { ties, acts, commitments });
@@ -233,13 +238,10 @@ async fn derive_ties(
         commitment::update(connection, &wrong_commitments.wrong).await?;
         commitment::delete(connection, &wrong_commitments.extra).await?;
         let touched = wrong_ties.keys().chain(wrong_commitments.keys().map(|(tie, _)| tie));
-        let ties = Conclusion {
-            begun: wrong_ties.missing.clone(),
-            changed: wrong_ties.wrong.clone(),
-            changes_more: true,
-            ..Conclusion::default()
-        };
-        conclude(connection, &ties, touched.flat_map(TieKey::persons), policy).await?;
+        let ties =
+            Absorbed { begun: wrong_ties.missing.clone(), changed: wrong_ties.wrong.clone(), ..Absorbed::default() };
+        conclude(connection, &ties, policy).await?;
+        ledger::append(connection, &[], touched.flat_map(TieKey::persons)).await?;
     }
     let mut progress = Progress { ties: u64::try_from(ties.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Tie, &wrong_ties);
@@ -306,7 +308,7 @@ async fn derive_rhythms(
     policy: &Policy,
 ) -> Result<Progress, StoreError> {
     let kept = rhythm::lock(connection, keys).await?;
-    let days = history::days_until(connection, keys, Timestamp::MAX, usize::MAX, policy).await?;
+    let days = history::days_until(connection, keys, Timestamp::MAX, None, usize::MAX, policy).await?;
     let derived: BTreeMap<RhythmKey, Rhythm> =
         days.into_iter().filter_map(|(key, days)| Some((key, fold_rhythm(days, policy)?))).collect();
     let wrong = differences(&kept, &derived, Rhythm::agrees_with);
@@ -314,8 +316,7 @@ async fn derive_rhythms(
         rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
         let touched = wrong.keys().map(|(tenant, person)| (tenant, person));
-        let rhythms = Conclusion { changes_more: true, ..Conclusion::default() };
-        conclude(connection, &rhythms, touched, policy).await?;
+        ledger::append(connection, &[], touched).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Rhythm, &wrong);

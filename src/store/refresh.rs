@@ -2,12 +2,12 @@
 //! What comes out is what would be read anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Deref,
     sync::Arc,
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use crate::{
     domain::{PersonId, TenantId, Timestamp},
@@ -16,11 +16,12 @@ use crate::{
 };
 
 use super::{
-    Basis, PersonMark, SNAPSHOT, Seen, Store, StoreError, TieKey, Viewed,
+    Basis, PersonMark, Seen, Store, StoreError, TieKey, Viewed,
     changes::{self, Change, MOST_CHANGES, Touched},
     commitment,
     lease::within,
     moment::Moment,
+    overlay::Overlay,
     rhythm, tie,
     view::{Asked, MAX_ROWS, commits},
 };
@@ -68,7 +69,7 @@ struct Fresh {
     as_of: Timestamp,
     /// The peers whose ties changed, either way, with these and their commitments.
     peers: BTreeSet<PersonId>,
-    ties: Vec<(TieKey, Tie)>,
+    ties: HashMap<TieKey, Tie>,
     commitments: commitment::Commitments,
     /// Whose rhythms changed, with these.
     rhythms: BTreeMap<PersonId, Option<Rhythm>>,
@@ -183,9 +184,7 @@ impl Store {
         let Some(touched) = self.changes(&kept.tenant, |seen| kept.touched(seen)).await? else { return Ok(false) };
         let mut lease = self.lease(Operation::Refresh).await?;
         let fresh = within(async {
-            let mut snapshot = lease.begin_with(SNAPSHOT).await?;
-            let moment = self.moment(&mut snapshot, &kept.tenant).await?;
-            self.reached(moment.basis.revision)?;
+            let (mut snapshot, moment) = self.snapshot(&mut lease, &kept.tenant).await?;
             let fresh = self.fresh(&mut snapshot, kept, &touched, moment, as_of).await?;
             snapshot.commit().await?;
             Ok(fresh)
@@ -225,18 +224,23 @@ impl Store {
         let policy = self.policies.used(snapshot, &kept.tenant, &moment.policy).await?;
         let as_of = as_of();
         let asked = kept.asked(as_of);
-        let keys: Vec<_> = peers.iter().flat_map(|peer| asked.both_ties(peer)).collect();
-        let keys = keys.iter().collect();
-        let ties = if peers.is_empty() { Vec::new() } else { tie::get(snapshot, &keys).await?.into_iter().collect() };
-        let commitments = if ties.iter().any(|(_, tie)| commits(tie)) {
-            commitment::of_ties(snapshot, &keys, MAX_ROWS).await?
+        let keys: HashSet<_> = peers.iter().flat_map(|peer| asked.both_ties(peer)).collect();
+        let columns = keys.iter().collect();
+        let overlay = Overlay::read(snapshot, &kept.tenant, &moment, Some(&persons), self.policy).await?;
+        let mut ties = if peers.is_empty() { HashMap::new() } else { tie::get(snapshot, &columns).await? };
+        let is_fresh = |tie: &TieKey| keys.contains(tie);
+        overlay.add_ties(&mut ties, is_fresh);
+        let mut commitments = if ties.values().any(commits) {
+            commitment::of_ties(snapshot, &columns, MAX_ROWS).await?
         } else {
             commitment::Commitments::new()
         };
+        overlay.add_commitments(&mut commitments, is_fresh);
         let asked: Vec<_> = persons.iter().map(|person| (kept.tenant.clone(), person.clone())).collect();
         let mut found = if asked.is_empty() { HashMap::new() } else { rhythm::get(snapshot, &asked).await? };
+        overlay.add_rhythms(&mut found, &asked, self.policy);
         let goes_on =
-            ties.iter().any(|(_, tie)| tie.last_time > as_of) || found.values().any(|rhythm| rhythm.last_time > as_of);
+            ties.values().any(|tie| tie.last_time > as_of) || found.values().any(|rhythm| rhythm.last_time > as_of);
         let rhythms = asked
             .into_iter()
             .map(|key| {

@@ -10,6 +10,7 @@ use crate::domain::TenantId;
 use super::{
     SNAPSHOT, Store, StoreError, grants,
     lease::within,
+    moment::Moment,
     schema::{PAGE_TOKEN_KEY, server_key, serving},
 };
 
@@ -46,14 +47,15 @@ impl Store {
     }
 
     /// A snapshot that shows what has to be seen.
-    pub(super) async fn reaching<'a>(
+    pub(super) async fn snapshot<'a>(
         &self,
         connection: &'a mut PgConnection,
         tenant: &TenantId,
-    ) -> Result<PgTransaction<'a>, StoreError> {
+    ) -> Result<(PgTransaction<'a>, Moment), StoreError> {
         let mut snapshot = connection.begin_with(SNAPSHOT).await?;
-        self.reached(self.moment(&mut snapshot, tenant).await?.basis.revision)?;
-        Ok(snapshot)
+        let moment = self.moment(&mut snapshot, tenant).await?;
+        self.reached(moment.basis.revision)?;
+        Ok((snapshot, moment))
     }
 
     /// Fails unless it can be read from instead of the database that has this key for page tokens: it answers, holds a copy of

@@ -1,4 +1,4 @@
-//! The kept rhythms: reading them, locking them, writing them back. Recording adds to them in `conclude`.
+//! The kept rhythms: reading them, locking them, writing them back. Folding adds to them in `conclude`.
 
 use std::collections::{BTreeMap, HashMap};
 

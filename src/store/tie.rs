@@ -1,5 +1,5 @@
-//! The kept ties: reading and removing them. They are locked where the ledger is written, and written where a transaction
-//! concludes; what is in them is decided by `scoring`.
+//! The kept ties: reading them, locking them, removing them. They are written in `conclude`; what is in them is decided by
+//! `scoring`.
 
 use std::collections::HashMap;
 
@@ -63,6 +63,29 @@ pub(super) async fn get(
         &keys.tenants as _,
         &keys.actors as _,
         &keys.recipients as _,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// These ties, as far as they exist, locked in the order of their keys until the transaction ends.
+pub(super) async fn lock(
+    connection: &mut PgConnection,
+    keys: &KeyColumns<'_>,
+) -> Result<HashMap<TieKey, Tie>, StoreError> {
+    let rows = sqlx::query_as!(
+        TieRow,
+        "SELECT tie.tenant, tie.actor, tie.recipient, first_time, last_time, counts, today, evidence
+         FROM UNNEST($1::text[], $2::text[], $3::text[]) AS key (tenant, actor, recipient)
+         JOIN tie USING (tenant, actor, recipient)
+         WHERE $4::text IS NULL OR tie.tenant = $4
+         ORDER BY tie.tenant, tie.actor, tie.recipient
+         FOR UPDATE OF tie",
+        &keys.tenants as _,
+        &keys.actors as _,
+        &keys.recipients as _,
+        only(&keys.tenants),
     )
     .fetch_all(connection)
     .await?;

@@ -14,7 +14,9 @@ use crate::{
 };
 
 use super::{
-    Basis, StoreError, commitment, history, rhythm,
+    Basis, StoreError, commitment, history,
+    overlay::Overlay,
+    rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey},
     tie,
 };
@@ -120,19 +122,27 @@ impl Asked<'_> {
     pub(super) fn both_ties(&self, peer: &PersonId) -> [TieKey; 2] {
         [self.tie_of(self.owner, peer), self.tie_of(peer, self.owner)]
     }
+
+    /// Whether a tie of the tenant is part of it.
+    fn is_asked_for(&self, tie: &TieKey) -> bool {
+        let is_with =
+            |one: &PersonId, other: &PersonId| one == self.owner && self.peer.is_none_or(|peer| peer == other);
+        is_with(&tie.actor, &tie.recipient) || is_with(&tie.recipient, &tie.actor)
+    }
 }
 
 /// Reads a view; an error when there are more than `most` of any kind of row.
 pub(super) async fn view(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
+    overlay: &Overlay,
     policy: &Policy,
     most: usize,
 ) -> Result<View, StoreError> {
     let mut view = View::default();
-    add_ties(connection, asked, &mut view, policy, most).await?;
-    add_commitments(connection, asked, &mut view, most).await?;
-    add_rhythms(connection, asked, &mut view, policy, most).await?;
+    add_ties(connection, asked, overlay, &mut view, policy, most).await?;
+    add_commitments(connection, asked, overlay, &mut view, most).await?;
+    add_rhythms(connection, asked, overlay, &mut view, policy, most).await?;
     Ok(view)
 }
 
@@ -190,12 +200,14 @@ pub(super) fn commits(tie: &Tie) -> bool {
 async fn add_ties(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
+    overlay: &Overlay,
     view: &mut View,
     policy: &Policy,
     most: usize,
 ) -> Result<(), StoreError> {
     let mut begun = Vec::new();
     let mut add = |key: TieKey, tie: Tie| {
+        let tie = overlay.tie(&key, tie);
         if tie.last_time <= asked.as_of {
             view.side_mut(asked.owner, &key.actor, &key.recipient).tie = Some(Box::new(tie));
         } else {
@@ -214,9 +226,12 @@ async fn add_ties(
             }
         }
     }
+    for (key, tie) in overlay.begun().filter(|(key, _)| asked.is_asked_for(key)) {
+        add(key.clone(), tie.clone());
+    }
     if !begun.is_empty() {
         let keys: KeyColumns<'_> = begun.iter().collect();
-        for (key, acts) in history::acts_until(connection, &keys, asked.as_of, most).await? {
+        for (key, acts) in history::acts_until(connection, &keys, asked.as_of, false, most).await? {
             if let Some(tie) = fold_tie(&acts, policy) {
                 view.side_mut(asked.owner, &key.actor, &key.recipient).tie = Some(Box::new(tie));
             }
@@ -229,16 +244,18 @@ async fn add_ties(
 async fn add_commitments(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
+    overlay: &Overlay,
     view: &mut View,
     most: usize,
 ) -> Result<(), StoreError> {
     if !view.sides().filter_map(|side| side.tie.as_deref()).any(commits) {
         return Ok(());
     }
-    let commitments = match asked.peer {
+    let mut commitments = match asked.peer {
         None => commitment::of_person(connection, asked.tenant, asked.owner, most).await?,
         Some(peer) => commitment::of_ties(connection, &asked.both_ties(peer).iter().collect(), most).await?,
     };
+    overlay.add_commitments(&mut commitments, |tie| asked.is_asked_for(tie));
     view.add_commitments(asked.owner, commitments, asked.as_of);
     Ok(())
 }
@@ -247,6 +264,7 @@ async fn add_commitments(
 async fn add_rhythms(
     connection: &mut PgConnection,
     asked: &Asked<'_>,
+    overlay: &Overlay,
     view: &mut View,
     policy: &Policy,
     most: usize,
@@ -255,7 +273,9 @@ async fn add_rhythms(
     let persons: Vec<RhythmKey> = persons.map(|person| (asked.tenant.clone(), person.clone())).collect();
     let mut later = Vec::new();
     for persons in persons.chunks(RHYTHMS_AT_ONCE) {
-        for (key, rhythm) in rhythm::get(connection, persons).await? {
+        let mut rhythms = rhythm::get(connection, persons).await?;
+        overlay.add_rhythms(&mut rhythms, persons, policy);
+        for (key, rhythm) in rhythms {
             if rhythm.last_time <= asked.as_of {
                 *view.rhythm_mut(&key.1) = Some(rhythm);
             } else {
@@ -265,7 +285,8 @@ async fn add_rhythms(
     }
     if !later.is_empty() {
         view.goes_on = true;
-        for (key, days) in history::days_until(connection, &later, asked.as_of, most, policy).await? {
+        let begun: KeyColumns<'_> = overlay.begun().map(|(key, _)| key).collect();
+        for (key, days) in history::days_until(connection, &later, asked.as_of, Some(&begun), most, policy).await? {
             if let Some(rhythm) = fold_rhythm(days, policy) {
                 *view.rhythm_mut(&key.1) = Some(rhythm);
             }

@@ -1,35 +1,31 @@
-//! The group-commit writer: many concurrent calls share one transaction, and each is answered after its commit.
+//! The group-commit writer: many concurrent calls share one commit, and each is answered after it.
 //!
 //! While a batch is written, entries gather, so batches are small when there is little to do and large when there is much.
-//! What has gathered begins over another connection as soon as the batch before it commits, so that nobody waits for the
-//! disk twice. When very much waits, batches are written side by side; what two persons do always takes the same of these
-//! lanes then, so that they seldom meet at a tie or a commitment. Nobody who hangs up can stop a transaction half-way.
+//! When much has gathered, batches are written side by side. What they add to the ledger is folded behind them; when that
+//! falls too far behind, the writer waits for it. Nobody who hangs up can stop a commit half-way.
 
-use std::{
-    collections::VecDeque,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::telemetry::{Metrics, trace::Caller};
 
 use super::{
     Entry, Outcome, Store, StoreError,
-    batch::{Ending, Recorder, write_batch},
+    batch::{Recorder, write_batch},
+    fold::{Ahead, FOLDERS},
 };
 
 /// How many batches can be written at once, each over a connection that is kept for it.
-pub const LANES: usize = 3;
-/// The most entries that share a transaction.
+pub const LANES: usize = 2;
+/// The most entries that share a commit.
 pub const MAX_BATCH: usize = 512;
-/// How many entries of a lane make a batch that does not wait until those of the others commit.
+/// How many entries make a batch that does not wait until the one before it is committed.
 const BESIDE: usize = 64;
 /// The most entries that wait beyond what the next batches can hold; more are refused.
 pub const QUEUE_LEN: usize = 4096;
@@ -82,9 +78,10 @@ impl Writer {
     pub fn start(store: &Store) -> (Self, JoinHandle<()>) {
         let (queue, entries) = mpsc::channel(QUEUE_LEN);
         let closing = CancellationToken::new();
-        let progress = Arc::new(Notify::new());
-        let each = std::array::from_fn(|_| Lane::new(store.clone(), Arc::clone(&progress)));
-        let lanes = Lanes { each, progress, writing: JoinSet::new(), metrics: store.metrics.clone() };
+        let ahead = Arc::<Ahead>::default();
+        let recorders =
+            std::iter::repeat_with(|| Recorder::new(store.clone(), Arc::clone(&ahead))).take(LANES).collect();
+        let lanes = Lanes { waiting: VecDeque::new(), recorders, writing: JoinSet::new(), ahead, store: store.clone() };
         let writing = tokio::spawn(lanes.run(entries, closing.clone()));
         (Self { queue, closing, metrics: store.metrics.clone() }, writing)
     }
@@ -115,96 +112,53 @@ impl Writer {
     }
 }
 
-/// Entries that wait for one of the connections that record.
-struct Lane {
-    waiting: VecDeque<Pending>,
-    /// Not there while a batch is written.
-    recorder: Option<Recorder>,
-    ending: Arc<Ending>,
-}
-
-impl Lane {
-    fn new(store: Store, progress: Arc<Notify>) -> Self {
-        let ending = Arc::new(Ending::new(progress));
-        Self { waiting: VecDeque::new(), recorder: Some(Recorder::new(store, Arc::clone(&ending))), ending }
-    }
-}
-
+/// Entries that wait, and the connections that record.
 struct Lanes {
-    each: [Lane; LANES],
-    /// Told when a batch commits.
-    progress: Arc<Notify>,
-    writing: JoinSet<(usize, Recorder)>,
-    metrics: Metrics,
+    waiting: VecDeque<Pending>,
+    /// Those that do not write.
+    recorders: Vec<Recorder>,
+    writing: JoinSet<Recorder>,
+    ahead: Arc<Ahead>,
+    store: Store,
 }
 
 impl Lanes {
     async fn run(mut self, mut queue: mpsc::Receiver<Pending>, closing: CancellationToken) {
+        let follow = || AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self.ahead).follow(self.store.clone())));
+        let folding: [_; FOLDERS] = std::array::from_fn(|_| follow());
         let (mut incoming, mut open) = (Vec::with_capacity(MAX_BATCH), true);
-        while open || self.waiting() > 0 || !self.writing.is_empty() {
+        while open || !self.waiting.is_empty() || !self.writing.is_empty() {
             tokio::select! {
                 biased;
                 () = closing.cancelled(), if !queue.is_closed() => queue.close(),
                 Some(written) = self.writing.join_next() => match written {
-                    Ok((lane, recorder)) => self.each[lane].recorder = Some(recorder),
+                    Ok(recorder) => self.recorders.push(recorder),
                     // A defect. Whoever waits is told that nothing is recorded any more.
                     Err(_) => return,
                 },
-                () = self.progress.notified() => {}
-                taken = queue.recv_many(&mut incoming, MAX_BATCH), if open && self.waiting() < LANES * MAX_BATCH => {
+                () = self.ahead.room.notified() => {}
+                taken = queue.recv_many(&mut incoming, MAX_BATCH), if open && self.waiting.len() < LANES * MAX_BATCH => {
                     open = taken > 0;
                 }
             }
-            for pending in incoming.drain(..) {
-                self.each[lane_of(&pending.entry)].waiting.push_back(pending);
+            self.waiting.extend(incoming.drain(..));
+            while let Some((batch, recorder)) = self.next() {
+                self.writing.spawn(write_batch(batch, recorder));
             }
-            while let Some((lane, batch, recorder)) = self.next() {
-                self.writing.spawn(write_batch(lane, batch, recorder));
-            }
-            self.metrics.waits_since(self.oldest().map(Instant::into_std));
+            self.store.metrics.waits_since(self.waiting.front().map(|oldest| oldest.since.into_std()));
         }
+        drop(folding);
     }
 
-    fn waiting(&self) -> usize {
-        self.each.iter().map(|lane| lane.waiting.len()).sum()
-    }
-
-    /// Since when the entry waits that waits longest. Those still in the queue are younger than those in lanes.
-    fn oldest(&self) -> Option<Instant> {
-        self.each.iter().filter_map(|lane| Some(lane.waiting.front()?.since)).min()
-    }
-
-    /// The next batch that can be written now: of what waits when no batch is before its commit, else of a lane where much
-    /// waits. What is few in other lanes goes along, so that it never waits for all of them to be at rest at once.
-    fn next(&mut self) -> Option<(usize, Vec<Pending>, Recorder)> {
-        let settled = self.each.iter().all(|lane| lane.recorder.is_some() || lane.ending.is_reached());
-        let waiting = |lane: usize| self.each[lane].waiting.len();
-        let begins = |number: &usize| self.each[*number].recorder.is_some() && (settled || waiting(*number) >= BESIDE);
-        // What is much goes its own lane.
-        let goes_along = |lane: &usize| (1..BESIDE).contains(&waiting(*lane));
-        let number = (0..LANES)
-            .filter(begins)
-            .find(|number| waiting(*number) > 0 || (0..LANES).any(|lane| goes_along(&lane)))?;
-        let others = (0..LANES).filter(goes_along).filter(|lane| *lane != number);
-        let lanes: Vec<usize> = others.chain([number]).collect();
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        for lane in lanes {
-            let waiting = &mut self.each[lane].waiting;
-            batch.extend(waiting.drain(..waiting.len().min(MAX_BATCH - batch.len())));
+    /// The next batch that can be written now: of what waits when none is being written, else when much waits.
+    fn next(&mut self) -> Option<(Vec<Pending>, Recorder)> {
+        let enough = if self.recorders.len() == LANES { 1 } else { BESIDE };
+        if self.waiting.len() < enough || self.ahead.is_full() {
+            return None;
         }
-        let recorder = self.each[number].recorder.take()?;
-        recorder.ending.begin();
-        Some((number, batch, recorder))
+        let recorder = self.recorders.pop()?;
+        Some((self.waiting.drain(..self.waiting.len().min(MAX_BATCH)).collect(), recorder))
     }
-}
-
-/// What two persons do always takes the same lane, whoever of them acts.
-fn lane_of(entry: &Entry) -> usize {
-    let (actor, recipient) = (Some(&entry.interaction.actor), entry.interaction.recipients.first());
-    let mut hasher = DefaultHasher::new();
-    (&entry.tenant, actor.min(recipient), actor.max(recipient)).hash(&mut hasher);
-    let [hash, ..] = hasher.finish().to_le_bytes();
-    usize::from(hash) % LANES
 }
 
 #[cfg(test)]
@@ -212,43 +166,37 @@ mod tests {
     use super::*;
     use crate::{scoring::DEFAULT, store::batch::tests::entry};
 
-    fn lanes(waiting: [usize; LANES]) -> Lanes {
+    fn lanes(waiting: usize) -> Lanes {
         let store = Store::new("postgresql://127.0.0.1:1/none", 4, &DEFAULT).unwrap();
-        let progress = Arc::new(Notify::new());
-        let mut each = std::array::from_fn(|_| Lane::new(store.clone(), Arc::clone(&progress)));
-        for (lane, count) in each.iter_mut().zip(waiting) {
-            lane.waiting.extend((0..count).map(|_| Pending::new(entry()).0));
-        }
-        Lanes { each, progress, writing: JoinSet::new(), metrics: store.metrics.clone() }
+        let ahead = Arc::<Ahead>::default();
+        let recorders = (0..LANES).map(|_| Recorder::new(store.clone(), Arc::clone(&ahead))).collect();
+        let waiting = (0..waiting).map(|_| Pending::new(entry()).0).collect();
+        Lanes { waiting, recorders, writing: JoinSet::new(), ahead, store }
     }
 
-    /// The lane and length of the next batch, and what waits then.
-    fn next(lanes: &mut Lanes) -> (Option<(usize, usize)>, [usize; LANES]) {
-        let next = lanes.next().map(|(lane, batch, _)| (lane, batch.len()));
-        (next, std::array::from_fn(|lane| lanes.each[lane].waiting.len()))
-    }
-
-    #[tokio::test]
-    async fn what_is_few_goes_with_whatever_batch_begins() {
-        let mut few = lanes([0, 3, 4]);
-        assert_eq!(next(&mut few), (Some((0, 7)), [0, 0, 0]));
-        let mut much = lanes([MAX_BATCH, 0, 2]);
-        assert_eq!(next(&mut much), (Some((0, MAX_BATCH)), [2, 0, 0]), "what is much leaves room");
-        much.each[1].waiting.extend((0..BESIDE).map(|_| Pending::new(entry()).0));
-        much.each[2].waiting.push_back(Pending::new(entry()).0);
-        assert_eq!(next(&mut much), (Some((1, BESIDE + 3)), [0, 0, 0]), "while the first is before its commit");
+    /// How many entries the next batch has.
+    fn next(lanes: &mut Lanes) -> Option<usize> {
+        lanes.next().map(|(batch, _)| batch.len())
     }
 
     #[tokio::test]
     async fn what_is_few_waits_for_a_commit_and_what_is_much_does_not() {
-        let mut lanes = lanes([1, BESIDE, BESIDE]);
-        assert_eq!(next(&mut lanes), (Some((0, 1)), [0, BESIDE, BESIDE]));
-        assert_eq!(next(&mut lanes), (Some((1, BESIDE)), [0, 0, BESIDE]));
-        lanes.each[2].waiting.truncate(BESIDE - 1);
-        assert_eq!(next(&mut lanes), (None, [0, 0, BESIDE - 1]));
-        lanes.each[0].ending.reach();
-        assert_eq!(next(&mut lanes).0, None, "the second is still before its own");
-        lanes.each[1].ending.reach();
-        assert_eq!(next(&mut lanes), (Some((2, BESIDE - 1)), [0, 0, 0]));
+        let mut lanes = lanes(1);
+        let (batch, recorder) = lanes.next().unwrap();
+        assert_eq!(batch.len(), 1);
+        lanes.waiting.extend((1..BESIDE).map(|_| Pending::new(entry()).0));
+        assert_eq!(next(&mut lanes), None);
+        lanes.recorders.push(recorder);
+        assert_eq!(next(&mut lanes), Some(BESIDE - 1));
+        lanes.waiting.extend((0..BESIDE).map(|_| Pending::new(entry()).0));
+        assert_eq!(next(&mut lanes), Some(BESIDE));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_recorded_too_far_ahead_of_what_is_folded() {
+        let mut lanes = lanes(3 * MAX_BATCH);
+        assert_eq!([next(&mut lanes), next(&mut lanes)], [Some(MAX_BATCH); 2]);
+        lanes.ahead.add(2 * MAX_BATCH);
+        assert_eq!(next(&mut lanes), None);
     }
 }

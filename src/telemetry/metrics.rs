@@ -55,6 +55,7 @@ struct Instruments {
     ready: Gauge<u64>,
     /// Up and down with every entry: an atomic is read when somebody asks.
     queued: Arc<AtomicI64>,
+    unfolded: Arc<AtomicI64>,
     oldest: Oldest,
     pending: Arc<AtomicI64>,
 }
@@ -110,8 +111,9 @@ impl Metrics {
             // A provider without readers would complain of every instrument.
             None => NoopMeterProvider::new().meter("rapport"),
         };
-        let (queued, pending) = (Arc::default(), Arc::default());
+        let (queued, unfolded, pending) = (Arc::default(), Arc::default(), Arc::default());
         observe(&meter, names::QUEUE_LENGTH, &queued);
+        observe(&meter, names::FOLD_BACKLOG, &unfolded);
         observe(&meter, names::CONNECTION_PENDING, &pending);
         let oldest = age(&meter, names::QUEUE_OLDEST);
         let metrics = Self(Arc::new(Instruments {
@@ -129,6 +131,7 @@ impl Metrics {
             fallbacks: counter(&meter, names::FALLBACKS),
             ready: gauge(&meter, names::READY),
             queued,
+            unfolded,
             oldest,
             pending,
             provider,
@@ -236,6 +239,16 @@ impl Metrics {
         self.0.queued.fetch_sub(i64::try_from(entries).unwrap_or(i64::MAX), Ordering::Relaxed);
         self.0.batch_sizes.record(u64::try_from(entries).unwrap_or(u64::MAX), &[]);
         self.0.queue_age.record(longest_wait.as_secs_f64(), &[]);
+    }
+
+    /// So many entries more are to be folded.
+    pub fn to_fold(&self, entries: usize) {
+        self.0.unfolded.fetch_add(i64::try_from(entries).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// So many entries are folded.
+    pub fn folded(&self, entries: usize) {
+        self.0.unfolded.fetch_sub(i64::try_from(entries).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// A batch is tried again.

@@ -99,6 +99,9 @@ pub const QUEUE_AGE: Metric =
 /// How old the oldest entry is that waits; 0 when none does.
 pub const QUEUE_OLDEST: Metric =
     metric("rapport.writer.queue.oldest", "s", "How long the entry has waited by now that waits longest");
+/// How many entries are recorded and not folded yet.
+pub const FOLD_BACKLOG: Metric =
+    metric("rapport.fold.backlog", "{entry}", "Entries that this server recorded and that are not folded yet");
 /// A counter by [`ENTRY_OUTCOME`].
 pub const ENTRIES: Metric = metric("rapport.ledger.entries", "{entry}", "What became of entries for the ledger");
 /// A counter by [`LOOKUP_RESULT`].
@@ -135,6 +138,8 @@ pub enum Operation {
     Probe,
     /// Records a batch.
     Record,
+    /// Folds what was recorded.
+    Fold,
     /// Asks what would become of an entry.
     Check,
     /// Looks at what changed.
@@ -159,6 +164,7 @@ impl Operation {
         match self {
             Self::Probe => "probe",
             Self::Record => "record",
+            Self::Fold => "fold",
             Self::Check => "check",
             Self::Look => "look",
             Self::View => "view",

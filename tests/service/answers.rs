@@ -21,8 +21,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOpti
 
 use crate::{
     harness::{
-        Client, act, after, client_of, config, database, databases, day, document, eventually, policies_of, programs,
-        record, start,
+        Client, act, after, all_folded, client_of, config, database, databases, day, document, eventually, policies_of,
+        programs, record, start,
     },
     process::random,
     program::folder,
@@ -112,6 +112,7 @@ async fn an_answer_is_given_again_until_something_concerns_it() {
 
     // Behind the server's back: who looks again would see it.
     let mut connection = PgConnection::connect(&url).await.unwrap();
+    all_folded(&url).await;
     sqlx::query("DELETE FROM tie WHERE recipient = 'ada'").execute(&mut connection).await.unwrap();
     assert_eq!(ranked(&mut client, question("ada")).await, first);
     record(&mut client, act(Kind::Message, "cid", "dan", day(99))).await;
@@ -144,6 +145,7 @@ async fn of_what_is_kept_only_what_changed_is_read_again() {
 
     // Behind the server's back: who reads anew would see it.
     let mut connection = PgConnection::connect(&url).await.unwrap();
+    all_folded(&url).await;
     sqlx::query("DELETE FROM tie WHERE actor IN ('bob', 'cid')").execute(&mut connection).await.unwrap();
     record(&mut client, act(Kind::Message, "bob", "eve", day(99))).await;
     record(&mut client, act(Kind::Help, "fay", "ada", day(98))).await;
@@ -211,6 +213,7 @@ async fn kept(url: &str, keeps: [u64; 2], clock: &Clock) -> Client {
     record(&mut client, act(Kind::Help, "bob", "ada", day(98))).await;
     assert_eq!(peers(&mut client).await, named(["bob"]));
     let mut connection = PgConnection::connect(url).await.unwrap();
+    all_folded(url).await;
     sqlx::query("DELETE FROM tie").execute(&mut connection).await.unwrap();
     assert_eq!(peers(&mut client).await, named(["bob"]), "it is given again");
     client

@@ -165,6 +165,14 @@ pub async fn ready(address: SocketAddr) {
     .await;
 }
 
+/// Waits until all that was recorded in a database is folded.
+pub async fn all_folded(url: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let mut unfolded = async || sqlx::query("SELECT FROM unfolded").fetch_optional(&mut connection).await.unwrap();
+    eventually("all is folded", async || unfolded().await.is_none()).await;
+    connection.close().await.unwrap();
+}
+
 /// Waits up to half a minute until something holds.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let wait = async {

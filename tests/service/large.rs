@@ -13,7 +13,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{Client, act, client_of, config, database, databases, day, eventually, record, start},
+    harness::{Client, act, all_folded, client_of, config, database, databases, day, eventually, record, start},
     telemetry::metric,
 };
 
@@ -34,6 +34,7 @@ async fn server([answer_mib, view_mib]: [u64; 2]) -> (PgConnection, PgConnection
     let app = start(config, Clock::system()).await;
     let mut client = client_of(app.address(), "one");
     record(&mut client, act(Kind::Help, "bob", "ada", day(0))).await;
+    all_folded(&url).await;
     let (mut operator, watch) =
         (PgConnection::connect(&url).await.unwrap(), PgConnection::connect(&url).await.unwrap());
     let ties = format!(

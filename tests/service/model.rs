@@ -10,11 +10,15 @@ use rapport::{
     service::Clock,
     store::Store,
 };
+use sqlx::{Connection as _, PgConnection};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{Client, act, after, client, client_of, config, database, day, rank, reason, record, start, try_record},
+    harness::{
+        Client, act, after, all_folded, client, client_of, config, database, day, rank, reason, record, start,
+        try_record,
+    },
     history::{Dice, Item, PERSONS, history},
     oracle::{Oracle, assert_same, from_wire, to_wire},
 };
@@ -193,6 +197,16 @@ fn times(oracle: &Oracle, dice: &mut Dice) -> Vec<Option<Timestamp>> {
     asked
 }
 
+/// Sends to two tenants at the same time.
+async fn send_both(servers: &[SocketAddr], [one, other]: [Vec<Item>; 2], seed: u64, sent: &mut [Sent; 2]) {
+    let (one, other) =
+        tokio::join!(send(servers, "one", one, seed), send(servers, "other", other, seed.wrapping_add(1)));
+    for (sent, more) in sent.iter_mut().zip([one, other]) {
+        sent.fresh += more.fresh;
+        sent.items.extend(more.items);
+    }
+}
+
 /// Fails unless every answer about everybody at these times is the oracle's.
 async fn compare(client: &mut Client, oracle: &Oracle, times: &[Option<Timestamp>], context: &str) {
     for (owner, as_of) in PERSONS.iter().flat_map(|owner| times.iter().map(move |time| (*owner, *time))) {
@@ -236,8 +250,16 @@ async fn compare(client: &mut Client, oracle: &Oracle, times: &[Option<Timestamp
     }
 }
 
+/// When folding is held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Never,
+    /// For the second half of what is sent, and until all is compared.
+    HalfWay,
+}
+
 /// Two tenants whose ids are the same but whose histories differ, written at the same time, each against its oracle.
-async fn check(seed: u64, servers: usize, interactions: u64) {
+async fn check(seed: u64, servers: usize, interactions: u64, held: Held) {
     let context = format!("RAPPORT_TEST_SEED={seed}");
     println!("{context}");
     let url = database(true).await;
@@ -246,10 +268,17 @@ async fn check(seed: u64, servers: usize, interactions: u64) {
         apps.push(start(config(url.clone()), Clock::system()).await);
     }
     let addresses: Vec<_> = apps.iter().map(rapport::app::App::address).collect();
-    let histories = [history(seed, interactions), history(seed ^ 0x5eed, interactions)];
-    let [one, other] = histories;
-    let (one, other) =
-        tokio::join!(send(&addresses, "one", one, seed), send(&addresses, "other", other, seed.wrapping_add(1)));
+    let mut histories = [history(seed, interactions), history(seed ^ 0x5eed, interactions)];
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    let mut sent = [Sent::default(), Sent::default()];
+    if held == Held::HalfWay {
+        let first = histories.each_mut().map(|items| items.drain(..items.len() / 2).collect());
+        send_both(&addresses, first, seed, &mut sent).await;
+        all_folded(&url).await;
+        sqlx::raw_sql("BEGIN; LOCK TABLE rhythm IN SHARE MODE").execute(&mut blocker).await.unwrap();
+    }
+    send_both(&addresses, histories, seed, &mut sent).await;
+    let [one, other] = sent;
     let mut rows = (0, 0);
     let mut compared = Vec::new();
     for (tenant, sent) in [("one", one), ("other", other)] {
@@ -260,6 +289,9 @@ async fn check(seed: u64, servers: usize, interactions: u64) {
         compare(&mut client, &oracle, &times, &format!("{context}, tenant {tenant}")).await;
         compared.push((client, oracle));
     }
+    let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM unfolded").fetch_one(&mut blocker).await.unwrap();
+    assert!(held == Held::Never || waiting > 0);
+    blocker.close().await.unwrap();
     let store = Store::new(&url, 2, &DEFAULT).unwrap();
     let rebuilt = store.rebuild(true, |_| {}).await.unwrap();
     assert!(rebuilt.differences.is_empty(), "{:?}, {context}", rebuilt.differences);
@@ -280,14 +312,21 @@ fn seeds<const N: usize>(given: [u64; N]) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_server_answers_as_the_pure_core() {
     for seed in seeds([1]) {
-        check(seed, 1, 200).await;
+        check(seed, 1, 200, Held::Never).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_at_once_answer_as_the_pure_core() {
     for seed in seeds([2]) {
-        check(seed, 2, 250).await;
+        check(seed, 2, 250, Held::Never).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_folded_yet_is_answered_as_the_pure_core() {
+    for seed in seeds([3]) {
+        check(seed, 2, 250, Held::HalfWay).await;
     }
 }
 

@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 
 use crate::{
     harness::{
-        Client, act, after, client_of, config, connection, database, day, eventually, record, start, try_record,
+        Client, act, after, all_folded, client_of, config, connection, database, day, eventually, record, start,
+        try_record,
     },
     wire::assert_refused,
 };
@@ -163,6 +164,7 @@ async fn more_connections_than_are_read_for_one_answer_are_refused() {
     let app = start(config(url.clone()), Clock::system()).await;
     let mut client = client_of(app.address(), "one");
     record(&mut client, act(Kind::Help, "rosa-99", "zed-77", day(0))).await;
+    all_folded(&url).await;
     let ties =
         "INSERT INTO tie SELECT tenant, 'peer-' || number, recipient, first_time, last_time, counts, today, evidence
         FROM tie, generate_series(1, 200000) AS number";
@@ -263,16 +265,47 @@ async fn a_damaged_database_is_an_internal_error_that_says_nothing() {
     let app = start(config(url.clone()), Clock::system()).await;
     let mut client = client_of(app.address(), "one");
     record(&mut client, help(0)).await;
+    all_folded(&url).await;
     execute(&url, "UPDATE ledger SET kind = 99").await;
     refused(&try_connection(&mut client, 1).await.unwrap_err(), Code::Internal, "INTERNAL");
     execute(&url, "UPDATE tie SET recipient = ' damaged '").await;
     refused(&try_rank(&mut client).await.unwrap_err(), Code::Internal, "INTERNAL");
-    execute(&url, "ALTER TABLE rhythm RENAME TO elsewhere").await;
+    execute(&url, "ALTER TABLE ledger RENAME TO elsewhere").await;
     refused(&try_record(&mut client, help(1)).await.unwrap_err(), Code::Internal, "INTERNAL");
     refused(&try_stream(&mut client).await, Code::Internal, "INTERNAL");
+    execute(&url, "ALTER TABLE elsewhere RENAME TO ledger; ALTER TABLE rhythm RENAME TO elsewhere").await;
+    record(&mut client, act(Kind::Help, "yann-55", "vera-66", day(0))).await;
+    let mut of_vera = client.clone();
+    let mut shown = async || {
+        let asked = pb::GetConnectionRequest { person: "vera-66".into(), peer: "yann-55".into(), ..Default::default() };
+        of_vera.get_connection(asked).await
+    };
+    refused(&shown().await.unwrap_err(), Code::Internal, "INTERNAL");
     execute(&url, "ALTER TABLE elsewhere RENAME TO rhythm").await;
-    let another = act(Kind::Help, "yann-55", "vera-66", day(0));
-    assert!(!record(&mut client, another).await.replayed, "what was not damaged goes on");
+    let connection = shown().await.unwrap().into_inner().connection.unwrap();
+    assert_eq!(connection.their_interaction_counts[0].count, 1, "what was not damaged goes on");
+}
+
+#[tokio::test]
+async fn what_cannot_be_folded_of_one_tenant_stands_in_nobodys_way() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let [mut one, mut other] = ["one", "other"].map(|tenant| client_of(app.address(), tenant));
+    record(&mut one, help(0)).await;
+    all_folded(&url).await;
+    execute(&url, "ALTER TABLE tie DROP CONSTRAINT tie_counts_check; UPDATE tie SET counts = '{}'").await;
+    for number in 1..4 {
+        record(&mut one, help(number)).await;
+        record(&mut other, help(number)).await;
+    }
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut unfolded = async || {
+        let tenants = sqlx::query_scalar::<_, String>("SELECT DISTINCT tenant FROM unfolded");
+        tenants.fetch_all(&mut connection).await.unwrap()
+    };
+    eventually("all that can be is folded", async || unfolded().await == ["one"]).await;
+    refused(&try_rank(&mut one).await.unwrap_err(), Code::Internal, "INTERNAL");
+    assert!(try_rank(&mut other).await.is_ok());
 }
 
 #[tokio::test]

@@ -57,6 +57,9 @@ async fn filled() -> PgConnection {
         INSERT INTO policy_use SELECT tenant, place, version, place - 1, publish_time FROM policy;
         INSERT INTO tenant_revision SELECT 't' || n, 500 FROM generate_series(1, 5000) AS n;
         INSERT INTO change SELECT 't' || tenant, n, ARRAY[n] FROM generate_series(1, 500) AS n, generate_series(1, 100) AS tenant;
+        INSERT INTO unfolded SELECT 't' || n, 500, ARRAY[n], ARRAY['i' || n], ARRAY['p1'], ARRAY['p2'], ARRAY[now()], ARRAY[1], ARRAY[1],
+            ARRAY[NULL::bigint], ARRAY[false], ARRAY[false], ARRAY[now()], ARRAY['']
+            FROM generate_series(1, 2000) AS n;
         ANALYZE";
     sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
     connection
@@ -103,7 +106,7 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 30] = [
+const HOT: [(&[&str], &[&str]); 32] = [
     // Policies.
     (&["SELECT place, version FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
@@ -127,16 +130,18 @@ const HOT: [(&[&str], &[&str]); 30] = [
     (&["row_number()"], &["ledger_pair", "interaction_time <="]),
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
-    (&["INSERT INTO ledger"], &["Conflict Arbiter Indexes: ledger_key"]),
+    (
+        &["INSERT INTO ledger"],
+        &["Conflict Arbiter Indexes: ledger_key", "Conflict Arbiter Indexes: tenant_revision_key", "change_key"],
+    ),
     (&["ledger.fingerprint, ledger.record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),
     (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key", TIE[0], TIE[1], TIE[2]]),
     (&["ORDER BY commitment.tenant", "FOR UPDATE OF commitment"], &COMMITMENT),
     (&["UPDATE commitment SET"], &COMMITMENT),
-    (
-        &["INSERT INTO change", "!policy_use"],
-        &["Conflict Arbiter Indexes: rhythm_key", "Conflict Arbiter Indexes: tenant_revision_key", "change_key"],
-    ),
+    (&["INSERT INTO rhythm", "ON CONFLICT (tenant, person) DO UPDATE"], &["Conflict Arbiter Indexes: rhythm_key"]),
+    (&["DELETE FROM unfolded"], &["unfolded_key", "LockRows"]),
+    (&["UNNEST(actors)", "!DELETE"], &["unfolded_key"]),
     // Rebuilding.
     (&["JOIN rhythm USING", "FOR UPDATE OF rhythm"], &["rhythm_key", "LockRows"]),
     (&["UPDATE rhythm SET"], &["rhythm_key"]),

@@ -22,6 +22,10 @@ use crate::process::free_address;
 
 /// What a simple query for a commit looks like on the wire.
 const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
+/// What is said in the statement that records and commits by itself, and in no other.
+const RECORDING: &[u8] = b"INSERT INTO unfolded";
+/// How the names of prepared statements begin.
+const NAME: &[u8] = b"sqlx_s_";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -38,7 +42,7 @@ struct State {
     cuts: u32,
 }
 
-/// How many commits yet to come are lost, and on which way.
+/// How many commits of what is recorded are still to be lost, and on which way; and whether all is to fall silent at a commit.
 #[derive(Default)]
 struct Losses {
     requests: AtomicU32,
@@ -111,7 +115,7 @@ impl Proxy {
         self.state.send_modify(|state| state.mode = Mode::Forward);
     }
 
-    /// Cuts the connections of the next commits: before PostgreSQL hears of them, then after it has obeyed.
+    /// Cuts the connections of the next commits of what is recorded: before PostgreSQL hears of them, then after it has obeyed.
     pub fn lose_commits(&self, requests: u32, answers: u32) {
         self.losses.requests.store(requests, Ordering::SeqCst);
         self.losses.answers.store(answers, Ordering::SeqCst);
@@ -153,6 +157,8 @@ async fn carry(
     let cuts = state.borrow().cuts;
     let mut far = UnixStream::connect(socket).await?;
     let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    // How the statement that records is called on this connection, once it is prepared.
+    let mut recording = None;
     loop {
         let now = *state.borrow_and_update();
         match now.mode {
@@ -164,16 +170,19 @@ async fn carry(
             _ = state.changed() => {}
             length = near.read(&mut up) => {
                 let bytes = some(&up, length?)?;
-                let is_commit = bytes.windows(COMMIT.len()).any(|window| window == COMMIT);
-                if is_commit && Losses::take(&losses.requests) {
+                let records = recording.as_deref().is_some_and(|name| find(bytes, name).is_some());
+                if let Some(text) = find(bytes, RECORDING) {
+                    recording = Some(bound(&bytes[..text]));
+                }
+                if records && Losses::take(&losses.requests) {
                     return Ok(());
                 }
-                if is_commit && Losses::take(&losses.silent) {
+                if (records || find(bytes, COMMIT).is_some()) && Losses::take(&losses.silent) {
                     states.send_modify(|state| state.mode = Mode::Silent);
                     continue;
                 }
                 far.write_all(bytes).await?;
-                if is_commit && Losses::take(&losses.answers) {
+                if records && Losses::take(&losses.answers) {
                     // Its answer tells that PostgreSQL has committed.
                     let length = far.read(&mut down).await?;
                     return some(&down, length).map(|_| ());
@@ -182,6 +191,17 @@ async fn carry(
             length = far.read(&mut down) => near.write_all(some(&down, length?)?).await?,
         }
     }
+}
+
+/// What a request to run the statement holds whose preparation begins with these bytes: no portal, then its name.
+fn bound(preparation: &[u8]) -> Vec<u8> {
+    let begin = (0..preparation.len()).rev().find(|begin| preparation[*begin..].starts_with(NAME)).unwrap();
+    let name = preparation[begin..].split(|byte| *byte == 0).next().unwrap();
+    [b"\0", name, b"\0"].concat()
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 fn some(buffer: &[u8], length: usize) -> io::Result<&[u8]> {

