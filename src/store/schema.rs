@@ -13,6 +13,8 @@
 //!     ON CONFLICT (name) DO UPDATE SET content = EXCLUDED.content;
 //! ```
 //!
+//! Version 7 contracts at once: no program before it could read what is recorded and not yet folded.
+//!
 //! Statements of the programs before name their columns so that they stay clear whatever is added, which a test holds.
 //! Programs that are served side by side read what each of them writes. What changes its meaning gets another name, and the old
 //! name goes when it contracts: a server that has yet to see that it is not served any more then fails, and writes nothing
