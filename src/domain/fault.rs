@@ -1,5 +1,7 @@
 //! What is wrong with a request: every faulty field, collected before anything is refused.
 
+use std::fmt::Display;
+
 /// One faulty field. The description never repeats the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -15,12 +17,12 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Notes one fault.
-    pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Fault { field: field.into(), description: description.into() });
+    pub fn add(&mut self, field: impl Display, description: impl Into<String>) {
+        self.0.push(Fault { field: field.to_string(), description: description.into() });
     }
 
-    /// Takes a parsed value, or notes why there is none.
-    pub fn take<T, E: std::fmt::Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+    /// Takes a parsed value, or notes why there is none. Only then is the path of the field written out.
+    pub fn take<T, E: Display>(&mut self, field: impl Display, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.add(field, error.to_string())).ok()
     }
 

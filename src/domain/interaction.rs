@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Channel, Faults, Goal, InteractionId, Kind, PersonId, Timestamp, Topic};
+use super::{Channel, Faults, Goal, InteractionId, Kind, PersonId, Timestamp, Topic, WordError};
 
 /// The most recipients of one interaction.
 pub const MAX_RECIPIENTS: usize = 100;
@@ -78,31 +78,27 @@ pub struct Interaction {
 }
 
 impl Interaction {
-    /// The interaction in `draft`, or every fault of it, with fields named below `at`. `latest` is the latest time it may
-    /// have happened; `made_id` is its id when the caller gave none; `faults` are those that are known already.
+    /// The interaction in `draft`, or every fault of it, with fields named below `interaction`. `latest` is the latest time
+    /// it may have happened; `made_id` makes its id when the caller gave none; `faults` are those that are known already.
     pub fn parse(
         draft: &Draft,
-        at: &str,
         latest: Timestamp,
-        made_id: &InteractionId,
+        made_id: impl FnOnce() -> Result<InteractionId, WordError>,
         mut faults: Faults,
     ) -> Result<Self, Faults> {
-        let field = |name: &str| format!("{at}.{name}");
-        let id = match &draft.interaction_id {
-            Some(id) => faults.take(&field("interaction_id"), InteractionId::parse(id)),
-            None => Some(made_id.clone()),
-        };
-        let actor = faults.take(&field("actor"), PersonId::parse(&draft.actor));
-        let recipients = parse_recipients(draft, &field("recipients"), &mut faults);
-        let time = parse_time(draft, &field("interaction_time"), latest, &mut faults);
-        let kind = faults.take(&field("kind"), draft.kind.ok_or("must be one of the named kinds"));
-        let effort = parse_effort(draft, &field("effort"), &mut faults);
-        let group_size = parse_group_size(draft, &field("audience_count"), &mut faults);
-        let channel = parse_optional(&draft.channel, &field("channel"), Channel::parse, &mut faults);
-        let topics = parse_topics(&draft.topics, &field("topics"), &mut faults);
-        let goal = parse_optional(&draft.goal, &field("goal"), Goal::parse, &mut faults);
-        let due_time = parse_due(draft, &field("due_time"), &mut faults);
-        let refers_to = parse_refers_to(draft, &field("refers_to"), &mut faults);
+        let id = draft.interaction_id.as_deref().map_or_else(made_id, InteractionId::parse);
+        let id = faults.take("interaction.interaction_id", id);
+        let actor = faults.take("interaction.actor", PersonId::parse(&draft.actor));
+        let recipients = parse_recipients(draft, &mut faults);
+        let time = parse_time(draft, latest, &mut faults);
+        let kind = faults.take("interaction.kind", draft.kind.ok_or("must be one of the named kinds"));
+        let effort = parse_effort(draft, &mut faults);
+        let group_size = parse_group_size(draft, &mut faults);
+        let channel = parse_optional(&draft.channel, "interaction.channel", Channel::parse, &mut faults);
+        let topics = parse_topics(&draft.topics, &mut faults);
+        let goal = parse_optional(&draft.goal, "interaction.goal", Goal::parse, &mut faults);
+        let due_time = parse_due(draft, &mut faults);
+        let refers_to = parse_refers_to(draft, &mut faults);
         let sound = (|| {
             Some(Self {
                 id: id?,
@@ -148,21 +144,21 @@ impl Interaction {
     }
 }
 
-fn parse_recipients(draft: &Draft, field: &str, faults: &mut Faults) -> Vec<PersonId> {
+fn parse_recipients(draft: &Draft, faults: &mut Faults) -> Vec<PersonId> {
     if !(1..=MAX_RECIPIENTS).contains(&draft.recipients.len()) {
-        faults.add(field, format!("must name 1 to {MAX_RECIPIENTS} persons"));
+        faults.add("interaction.recipients", format!("must name 1 to {MAX_RECIPIENTS} persons"));
         return Vec::new();
     }
     let mut recipients = Vec::with_capacity(draft.recipients.len());
     let faults_before = faults.list().len();
     for (index, recipient) in draft.recipients.iter().enumerate() {
-        let field = format!("{field}[{index}]");
+        let field = format_args!("interaction.recipients[{index}]");
         if !recipient.is_empty() && *recipient == draft.actor {
             faults.add(field, "must not be the actor");
         } else if draft.recipients[..index].contains(recipient) {
             faults.add(field, "must not be named twice");
         } else {
-            recipients.extend(faults.take(&field, PersonId::parse(recipient)));
+            recipients.extend(faults.take(field, PersonId::parse(recipient)));
         }
         if faults.list().len() - faults_before == MAX_NAMED_RECIPIENTS {
             break;
@@ -172,30 +168,35 @@ fn parse_recipients(draft: &Draft, field: &str, faults: &mut Faults) -> Vec<Pers
     recipients
 }
 
-fn parse_time(draft: &Draft, field: &str, latest: Timestamp, faults: &mut Faults) -> Option<Timestamp> {
+fn parse_time(draft: &Draft, latest: Timestamp, faults: &mut Faults) -> Option<Timestamp> {
     match draft.interaction_time {
-        None => faults.add(field, "must be a time between 1970-01-01 and 9999-12-31"),
-        Some(time) if time > latest => faults.add(field, "must not lie further in the future than the server allows"),
+        None => faults.add("interaction.interaction_time", "must be a time between 1970-01-01 and 9999-12-31"),
+        Some(time) if time > latest => {
+            faults.add("interaction.interaction_time", "must not lie further in the future than the server allows")
+        }
         Some(time) => return Some(time),
     }
     None
 }
 
-fn parse_effort(draft: &Draft, field: &str, faults: &mut Faults) -> Option<Duration> {
+fn parse_effort(draft: &Draft, faults: &mut Faults) -> Option<Duration> {
     let effort = draft.effort?;
     if effort > Duration::from_secs(MAX_EFFORT_DAYS * 86_400) {
-        faults.add(field, format!("must lie between 0 and {MAX_EFFORT_DAYS} days"));
+        faults.add("interaction.effort", format!("must lie between 0 and {MAX_EFFORT_DAYS} days"));
     }
     Some(Duration::from_micros(u64::try_from(effort.as_micros()).unwrap_or(u64::MAX)))
 }
 
-fn parse_group_size(draft: &Draft, field: &str, faults: &mut Faults) -> u32 {
+fn parse_group_size(draft: &Draft, faults: &mut Faults) -> u32 {
     let named = u32::try_from(draft.recipients.len()).unwrap_or(u32::MAX);
     match u32::try_from(draft.audience_count) {
         Ok(0) => named,
         Ok(audience) if (named..=MAX_AUDIENCE).contains(&audience) => audience,
         _ => {
-            faults.add(field, format!("must be 0, or from the number of recipients to {MAX_AUDIENCE}"));
+            faults.add(
+                "interaction.audience_count",
+                format!("must be 0, or from the number of recipients to {MAX_AUDIENCE}"),
+            );
             named
         }
     }
@@ -210,43 +211,43 @@ fn parse_optional<T, E: std::fmt::Display>(
     if text.is_empty() { None } else { faults.take(field, parse(text)) }
 }
 
-fn parse_topics(topics: &[String], field: &str, faults: &mut Faults) -> Vec<Topic> {
+fn parse_topics(topics: &[String], faults: &mut Faults) -> Vec<Topic> {
     if topics.len() > MAX_TOPICS {
-        faults.add(field, format!("must name at most {MAX_TOPICS} topics"));
+        faults.add("interaction.topics", format!("must name at most {MAX_TOPICS} topics"));
         return Vec::new();
     }
     let mut parsed = Vec::with_capacity(topics.len());
     for (index, topic) in topics.iter().enumerate() {
-        let field = format!("{field}[{index}]");
+        let field = format_args!("interaction.topics[{index}]");
         if topics[..index].contains(topic) {
             faults.add(field, "must not be named twice");
         } else {
-            parsed.extend(faults.take(&field, Topic::parse(topic)));
+            parsed.extend(faults.take(field, Topic::parse(topic)));
         }
     }
     parsed.sort_unstable();
     parsed
 }
 
-fn parse_due(draft: &Draft, field: &str, faults: &mut Faults) -> Option<Timestamp> {
+fn parse_due(draft: &Draft, faults: &mut Faults) -> Option<Timestamp> {
     let due = draft.due_time?;
     if draft.kind.is_some_and(|kind| !kind.opens()) {
-        faults.add(field, "only a promise or an ask falls due");
+        faults.add("interaction.due_time", "only a promise or an ask falls due");
     } else if draft.interaction_time.is_some_and(|time| due < time) {
-        faults.add(field, "must not be earlier than interaction_time");
+        faults.add("interaction.due_time", "must not be earlier than interaction_time");
     }
     Some(due)
 }
 
-fn parse_refers_to(draft: &Draft, field: &str, faults: &mut Faults) -> Option<InteractionId> {
+fn parse_refers_to(draft: &Draft, faults: &mut Faults) -> Option<InteractionId> {
     if draft.refers_to.is_empty() {
         if draft.kind.is_some_and(Kind::settles) {
-            faults.add(field, "must name the promise or the ask that this settles");
+            faults.add("interaction.refers_to", "must name the promise or the ask that this settles");
         }
         return None;
     }
     if draft.interaction_id.as_ref() == Some(&draft.refers_to) {
-        faults.add(field, "must not be the interaction itself");
+        faults.add("interaction.refers_to", "must not be the interaction itself");
     }
-    faults.take(field, InteractionId::parse(&draft.refers_to))
+    faults.take("interaction.refers_to", InteractionId::parse(&draft.refers_to))
 }

@@ -78,8 +78,7 @@ fn convert(bytes: &[u8]) {
 fn take_in(given: Option<pb::Interaction>) {
     let mut faults = Faults::default();
     let draft = request::draft(given, &mut faults);
-    let id = InteractionId::parse("made").unwrap();
-    match Interaction::parse(&draft, "interaction", Timestamp::MAX, &id, faults) {
+    match Interaction::parse(&draft, Timestamp::MAX, || InteractionId::parse("made"), faults) {
         Ok(interaction) => assert!(!interaction.recipients.is_empty()),
         Err(faults) => say(&faults),
     }

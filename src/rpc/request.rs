@@ -76,10 +76,7 @@ pub(super) fn draft(interaction: Option<pb::Interaction>, faults: &mut Faults) -
 pub fn interaction(given: pb::Interaction) -> Result<Interaction, Faults> {
     let mut faults = Faults::default();
     let draft = draft(Some(given), &mut faults);
-    let mut unnamed = Faults::default();
-    let made_id = unnamed.take("interaction.interaction_id", InteractionId::parse("unnamed"));
-    let made_id = unnamed.or(made_id)?;
-    Interaction::parse(&draft, "interaction", Timestamp::MAX, &made_id, faults)
+    Interaction::parse(&draft, Timestamp::MAX, || InteractionId::parse("unnamed"), faults)
 }
 
 fn time(given: prost_types::Timestamp) -> Option<Timestamp> {
@@ -159,7 +156,7 @@ fn statuses(numbers: &[i32], faults: &mut Faults) -> Vec<ConnectionStatus> {
         faults.add("statuses", format!("must name at most {MAX_FILTER_WORDS} statuses"));
         return Vec::new();
     }
-    let parse = |(index, number): (usize, &i32)| faults.take(&format!("statuses[{index}]"), status(*number));
+    let parse = |(index, number): (usize, &i32)| faults.take(format_args!("statuses[{index}]"), status(*number));
     numbers.iter().enumerate().filter_map(parse).collect()
 }
 
@@ -173,7 +170,7 @@ fn words<T>(
         faults.add(field, format!("must name at most {MAX_FILTER_WORDS} {field}"));
         return Vec::new();
     }
-    let parse = |(index, text): (usize, &String)| faults.take(&format!("{field}[{index}]"), parse(text));
+    let parse = |(index, text): (usize, &String)| faults.take(format_args!("{field}[{index}]"), parse(text));
     texts.iter().enumerate().filter_map(parse).collect()
 }
 

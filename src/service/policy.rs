@@ -118,7 +118,7 @@ fn parse(document: &str) -> Result<PolicyVersion, Faults> {
         let taken = || format!("must not begin with '{BUILT_IN_PREFIX}', as the policies built into programs do");
         let free =
             parsed.and_then(|parsed| if version.starts_with(BUILT_IN_PREFIX) { Err(taken()) } else { Ok(parsed) });
-        faults.take(&format!("{DOCUMENT}.version"), free)
+        faults.take(format_args!("{DOCUMENT}.version"), free)
     });
     if version.is_none() && faults.list().is_empty() {
         faults.add(format!("{DOCUMENT}.version"), "must name the version");

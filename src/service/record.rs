@@ -77,10 +77,8 @@ impl Service {
     }
 
     fn entry(&self, tenant: TenantId, draft: &Draft, faults: Faults) -> Result<Entry, ServiceError> {
-        let made_id = InteractionId::parse(&Uuid::now_v7().to_string())
-            .map_err(|error| ServiceError::Internal(Box::new(error)))?;
-        let latest = self.latest_interaction_time();
-        let interaction = Interaction::parse(draft, "interaction", latest, &made_id, faults);
+        let made_id = || InteractionId::parse(&Uuid::now_v7().to_string());
+        let interaction = Interaction::parse(draft, self.latest_interaction_time(), made_id, faults);
         let interaction = interaction.map_err(ServiceError::Invalid)?;
         Ok(Entry { tenant, interaction, record_time: self.clock.stamp() })
     }

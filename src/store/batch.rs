@@ -194,8 +194,8 @@ pub(super) mod tests {
             kind: Kind::from_number(Kind::Help.number().into()),
             ..Draft::default()
         };
-        let id = InteractionId::parse("one").unwrap();
-        let interaction = Interaction::parse(&draft, "", Timestamp::MAX, &id, Faults::default()).unwrap();
+        let made_id = || InteractionId::parse("one");
+        let interaction = Interaction::parse(&draft, Timestamp::MAX, made_id, Faults::default()).unwrap();
         Entry { tenant: TenantId::unnamed(), interaction, record_time: Timestamp::MIN }
     }
 
