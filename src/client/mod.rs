@@ -48,7 +48,7 @@ use uuid::Uuid;
 use crate::{
     domain::TenantId,
     rpc::{
-        TENANT_KEY,
+        Gathering, TENANT_KEY,
         pb::{
             self, policy_service_client::PolicyServiceClient, relationship_service_client::RelationshipServiceClient,
         },
@@ -170,6 +170,7 @@ impl Client {
             _ => return Err(unfit()),
         };
         let endpoint = endpoint
+            .executor(Gathering)
             .connect_timeout(CONNECT_LIMIT)
             .http2_keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)

@@ -17,7 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
-use super::tls::{Tls, names_in};
+use super::{
+    gathered::Gathered,
+    tls::{Tls, names_in},
+};
 
 /// The most calls at once on one connection.
 const MAX_STREAMS: u32 = 1024;
@@ -141,13 +144,13 @@ async fn speak<I, S>(
         .keep_alive_timeout(KEEPALIVE.1);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
-        ended = &mut connection => return log(ended),
+        ended = Gathered::new(connection.as_mut()) => return log(ended),
         () = sleep(age) => going_away.cancel(),
         () = going_away.cancelled() => {}
     }
     // GOAWAY: calls under way end, and no others begin.
     connection.as_mut().graceful_shutdown();
-    log(connection.await);
+    log(Gathered::new(connection).await);
 }
 
 fn log(ended: hyper::Result<()>) {
