@@ -34,8 +34,11 @@ pub(super) async fn conclude(
                    ($7::integer[])[place * 17 - 16 : place * 17] AS counts,
                    ($8::double precision[])[place * 3 - 2 : place * 3] AS today,
                    ($9::double precision[])[place * 14 - 13 : place * 14] AS evidence
-               FROM UNNEST($1::text[], $2::text[], $3::text[], $4::boolean[], $5::timestamptz[], $6::timestamptz[])
-                   WITH ORDINALITY AS tie (tenant, actor, recipient, is_new, first_time, last_time, place)
+               FROM (
+                   SELECT UNNEST($1::text[]) AS tenant, UNNEST($2::text[]) AS actor, UNNEST($3::text[]) AS recipient,
+                       UNNEST($4::boolean[]) AS is_new, UNNEST($5::timestamptz[]) AS first_time,
+                       UNNEST($6::timestamptz[]) AS last_time, generate_series(1, cardinality($1)) AS place
+               ) AS tie
            ), begun AS (
                INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
                SELECT tenant, actor, recipient, first_time, last_time, counts, today, evidence FROM given WHERE is_new
@@ -53,8 +56,10 @@ pub(super) async fn conclude(
            ), added AS (
                INSERT INTO rhythm (tenant, person, last_time, day, days)
                SELECT tenant, person, last_time, day, ($14::double precision[])[place * 12 - 11 : place * 12]
-               FROM ties, UNNEST($10::text[], $11::text[], $12::timestamptz[], $13::integer[])
-                   WITH ORDINALITY AS gained (tenant, person, last_time, day, place)
+               FROM ties, (
+                   SELECT UNNEST($10::text[]) AS tenant, UNNEST($11::text[]) AS person, UNNEST($12::timestamptz[]) AS last_time,
+                       UNNEST($13::integer[]) AS day, generate_series(1, cardinality($10)) AS place
+               ) AS gained
                ON CONFLICT (tenant, person) DO UPDATE SET
                    last_time = GREATEST(rhythm.last_time, EXCLUDED.last_time),
                    day = GREATEST(rhythm.day, EXCLUDED.day),

@@ -115,14 +115,12 @@ pub(super) async fn append<'a>(
     // being in a set is looked up in it; else every row would be compared with every one of the set.
     let rows = sqlx::query!(
         r#"WITH entry AS MATERIALIZED (
-               SELECT tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size, effort_micros,
-                   unprompted, due_time, refers_to, channel, string_to_array(topics, E'\x1f') AS topics, goal, fingerprint,
-                   record_time
-               FROM UNNEST($1::text[], $2::text[], $3::smallint[], $4::text[], $5::text[], $6::timestamptz[],
-                   $7::smallint[], $8::integer[], $9::bigint[], $10::boolean[], $11::timestamptz[], $12::text[],
-                   $13::text[], $14::text[], $15::text[], $16::bytea[], $17::timestamptz[])
-                   AS entry (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
-                       effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
+               SELECT UNNEST($1::text[]) AS tenant, UNNEST($2::text[]) AS interaction_id, UNNEST($3::smallint[]) AS position,
+                   UNNEST($4::text[]) AS actor, UNNEST($5::text[]) AS recipient, UNNEST($6::timestamptz[]) AS interaction_time,
+                   UNNEST($7::smallint[]) AS kind, UNNEST($8::integer[]) AS group_size, UNNEST($9::bigint[]) AS effort_micros,
+                   UNNEST($10::boolean[]) AS unprompted, UNNEST($11::timestamptz[]) AS due_time, UNNEST($12::text[]) AS refers_to,
+                   UNNEST($13::text[]) AS channel, string_to_array(UNNEST($14::text[]), E'\x1f') AS topics,
+                   UNNEST($15::text[]) AS goal, UNNEST($16::bytea[]) AS fingerprint, UNNEST($17::timestamptz[]) AS record_time
            ), new AS (
                INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,
                    effort_micros, unprompted, due_time, refers_to, channel, topics, goal, fingerprint, record_time)
