@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -46,7 +46,8 @@ impl Target {
 
     /// Makes a call over the connection of that number.
     pub(super) async fn call(&self, connection: usize, call: Call) -> Result<(), Wrong> {
-        let done = tokio::time::timeout(CALL_LIMIT, async {
+        // Large, and moved only as long as it is elsewhere.
+        let work = Box::pin(async {
             match (self, call) {
                 (Self::Rapport(servers, clock), Call::Record(act)) => {
                     let server = &servers[connection % servers.len()];
@@ -81,7 +82,7 @@ impl Target {
                 }
             }
         });
-        done.await.unwrap_or_else(|_| Err("no answer".to_owned()))
+        timeout(CALL_LIMIT, work).await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 }
 
