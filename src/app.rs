@@ -115,7 +115,7 @@ impl App {
             watching.spawn(replica.follow(store.clone()));
         }
         let rpc = Rpc::new(service, access.clone(), config.admission, Arc::clone(&gate)).await;
-        watching.spawn(watch(store.clone(), gate, rpc.health.clone()));
+        watching.spawn(watch(store.clone(), gate, rpc.health.clone(), writer.clone()));
         watching.spawn(access.follow());
         if let Some(tls) = &tls {
             watching.spawn(Arc::clone(tls).follow(clock.clone(), metrics.clone()));
@@ -261,13 +261,23 @@ async fn offer(
 }
 
 /// Keeps the health service's word true: ready once the schema serves this program, and as long as it does and the database
-/// answers. That it does not answer may pass; what the schema says is believed at once.
-async fn watch(store: Store, gate: Arc<Gate>, health: Health) {
+/// answers. That it does not answer may pass; what the schema says is believed at once. What is unfolded then is folded, whoever
+/// left it.
+async fn watch(store: Store, gate: Arc<Gate>, health: Health, writer: Writer) {
     let mut failures = 0;
     let mut ready = false;
     loop {
-        match timeout(PROBE.1, prepare(&store, &gate)).await {
-            Ok(Ok(())) => failures = 0,
+        let probed = timeout(PROBE.1, async {
+            prepare(&store, &gate).await?;
+            store.has_unfolded().await
+        });
+        match probed.await {
+            Ok(Ok(has_unfolded)) => {
+                failures = 0;
+                if has_unfolded {
+                    writer.fold_all();
+                }
+            }
             Ok(Err(error)) => {
                 failures += 1;
                 tracing::warn!(failures, "the database is not ready: {}", error.with_causes());

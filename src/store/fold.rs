@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -54,6 +54,8 @@ const LEFT_ALONE_FOR: [Duration; 2] = [Duration::from_secs(5), Duration::from_mi
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     entries: AtomicUsize,
+    /// Whether to look for what others left.
+    looks: AtomicBool,
     grown: Notify,
     /// Held by whoever folds when nobody else does.
     alone: Mutex<()>,
@@ -67,6 +69,12 @@ impl Ahead {
     /// Notes that so many entries were recorded.
     pub(super) fn add(&self, entries: usize) {
         self.entries.fetch_add(entries, Ordering::SeqCst);
+        self.grown.notify_one();
+    }
+
+    /// Has somebody look for what is unfolded, also when this server recorded nothing.
+    pub(super) fn look(&self) {
+        self.looks.store(true, Ordering::SeqCst);
         self.grown.notify_one();
     }
 
@@ -92,7 +100,7 @@ impl Ahead {
                 sleep(GATHERED_FOR).await;
             }
             let entries = self.entries.swap(0, Ordering::SeqCst);
-            if entries == 0 {
+            if !self.looks.swap(false, Ordering::SeqCst) && entries == 0 {
                 continue;
             }
             self.room.notify_one();
@@ -140,6 +148,17 @@ impl Ahead {
 }
 
 impl Store {
+    /// Whether anything is recorded and not folded yet, by whichever server.
+    pub async fn has_unfolded(&self) -> Result<bool, StoreError> {
+        let mut lease = self.probe().await?;
+        let unfolded = within(async {
+            let unfolded = sqlx::query_scalar!("SELECT tenant FROM unfolded LIMIT 1");
+            Ok(unfolded.fetch_optional(&mut *lease).await?.is_some())
+        });
+        let unfolded = unfolded.await;
+        lease.end(unfolded)
+    }
+
     /// Folds what is recorded and nobody else is folding, but for tenants to be left alone; and tells for whom that failed.
     pub(super) async fn fold(
         &self,

@@ -67,6 +67,7 @@ impl Pending {
 pub struct Writer {
     queue: mpsc::Sender<Pending>,
     closing: CancellationToken,
+    ahead: Arc<Ahead>,
     metrics: Metrics,
 }
 
@@ -81,14 +82,20 @@ impl Writer {
         let ahead = Arc::<Ahead>::default();
         let recorders =
             std::iter::repeat_with(|| Recorder::new(store.clone(), Arc::clone(&ahead))).take(LANES).collect();
-        let lanes = Lanes { waiting: VecDeque::new(), recorders, writing: JoinSet::new(), ahead, store: store.clone() };
+        let (waiting, writing) = (VecDeque::new(), JoinSet::new());
+        let lanes = Lanes { waiting, recorders, writing, ahead: Arc::clone(&ahead), store: store.clone() };
         let writing = tokio::spawn(lanes.run(entries, closing.clone()));
-        (Self { queue, closing, metrics: store.metrics.clone() }, writing)
+        (Self { queue, closing, ahead, metrics: store.metrics.clone() }, writing)
     }
 
     /// Lets nothing more in. What is queued is still written.
     pub fn close(&self) {
         self.closing.cancel();
+    }
+
+    /// Folds what is unfolded, also what other servers recorded, which may be no more.
+    pub fn fold_all(&self) {
+        self.ahead.look();
     }
 
     /// Queues an entry, or refuses it at once when the queue is full.

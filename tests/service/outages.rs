@@ -309,6 +309,22 @@ async fn what_cannot_be_folded_of_one_tenant_stands_in_nobodys_way() {
 }
 
 #[tokio::test]
+async fn what_a_server_left_unfolded_is_folded_by_another_that_has_nothing_to_record() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut blocker = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE tie").execute(&mut blocker).await.unwrap();
+    record(&mut client_of(app.address(), "one"), help(0)).await;
+    app.stopper().cancel();
+    app.ended().await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM unfolded").fetch_one(&mut blocker).await.unwrap();
+    assert_eq!(left, 1);
+    let _other = start(config(url.clone()), Clock::system()).await;
+    all_folded(&url).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_open_at_shutdown_acknowledges_what_it_took_and_is_told() {
     let app = start(config(database(true).await), Clock::system()).await;
     let mut client = client_of(app.address(), "one");
