@@ -172,7 +172,7 @@ fn parse_time(draft: &Draft, latest: Timestamp, faults: &mut Faults) -> Option<T
     match draft.interaction_time {
         None => faults.add("interaction.interaction_time", "must be a time between 1970-01-01 and 9999-12-31"),
         Some(time) if time > latest => {
-            faults.add("interaction.interaction_time", "must not lie further in the future than the server allows")
+            faults.add("interaction.interaction_time", "must not lie further in the future than the server allows");
         }
         Some(time) => return Some(time),
     }

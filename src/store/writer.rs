@@ -82,8 +82,13 @@ impl Writer {
         let ahead = Arc::<Ahead>::default();
         let recorders =
             std::iter::repeat_with(|| Recorder::new(store.clone(), Arc::clone(&ahead))).take(LANES).collect();
-        let (waiting, writing) = (VecDeque::new(), JoinSet::new());
-        let lanes = Lanes { waiting, recorders, writing, ahead: Arc::clone(&ahead), store: store.clone() };
+        let lanes = Lanes {
+            waiting: VecDeque::new(),
+            recorders,
+            writing: JoinSet::new(),
+            ahead: Arc::clone(&ahead),
+            store: store.clone(),
+        };
         let writing = tokio::spawn(lanes.run(entries, closing.clone()));
         (Self { queue, closing, ahead, metrics: store.metrics.clone() }, writing)
     }
