@@ -25,7 +25,7 @@ impl<F: Future + Unpin> Future for Gathered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        if mem::replace(&mut self.has_waited, false) {
+        if mem::take(&mut self.has_waited) {
             return Pin::new(&mut self.work).poll(context);
         }
         self.has_waited = true;
@@ -37,9 +37,9 @@ impl<F: Future + Unpin> Future for Gathered<F> {
 
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs the connections of a client so.
+/// Runs each connection of a client like that.
 #[derive(Clone, Copy, Debug)]
-pub struct Gathering;
+pub(crate) struct Gathering;
 
 impl Executor<Connection> for Gathering {
     fn execute(&self, connection: Connection) {

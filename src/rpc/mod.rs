@@ -31,7 +31,7 @@ pub mod pb {
 pub use admission::AdmissionLimits;
 pub use connections::ConnectionLimits;
 pub use gate::Gate;
-pub use gathered::Gathering;
+pub(crate) use gathered::Gathering;
 pub use page_token::Sealer;
 pub use request::interaction;
 pub use server::{Health, MAX_MESSAGE_BYTES, Rpc, SERVICE_NAMES, ServeError};

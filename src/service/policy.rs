@@ -121,7 +121,7 @@ fn parse(document: &str) -> Result<PolicyVersion, Faults> {
         faults.take(format_args!("{DOCUMENT}.version"), free)
     });
     if version.is_none() && faults.list().is_empty() {
-        faults.add(format!("{DOCUMENT}.version"), "must name the version");
+        faults.add(format_args!("{DOCUMENT}.version"), "must name the version");
     }
     faults.or(version)
 }

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Writes ties, and adds to rhythms what days gained, each brought forward to the later of the two days that it and the kept sums
-/// are as of (the sum of [`Rhythm::absorb`], without a read before the write).
+/// are as of (the sum of [`Rhythm::absorb`], without a read before the write). Arrays are taken apart as in `ledger`.
 #[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub(super) async fn conclude(
     connection: &mut PgConnection,

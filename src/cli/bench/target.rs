@@ -46,7 +46,7 @@ impl Target {
 
     /// Makes a call over the connection of that number.
     pub(super) async fn call(&self, connection: usize, call: Call) -> Result<(), Wrong> {
-        // Large, and moved only as long as it is elsewhere.
+        // It is large, and would be copied into the timeout.
         let work = Box::pin(async {
             match (self, call) {
                 (Self::Rapport(servers, clock), Call::Record(act)) => {
