@@ -27,6 +27,10 @@ const MAX_STREAMS: u32 = 1024;
 /// The most calls of one connection that may have been given up before they were looked at; one more closes it. As many as
 /// may be under way: callers behind a shared connection who lose patience together do not fail those who wait.
 const MAX_GIVEN_UP: usize = 1024;
+/// How many bytes of one call may have arrived that are not read yet, and of all calls of a connection. The second is far above
+/// the first so that streams can wait: `h2` closes a connection on which what unread messages lack of 256 bytes each comes to
+/// more than half of it.
+const UNREAD: (u32, u32) = (128 * 1024, 16 * 1024 * 1024);
 /// The most metadata of one call, in bytes.
 const MAX_METADATA_BYTES: u32 = 16 * 1024;
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
@@ -139,6 +143,8 @@ async fn speak<I, S>(
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_pending_accept_reset_streams(MAX_GIVEN_UP)
+        .initial_stream_window_size(UNREAD.0)
+        .initial_connection_window_size(UNREAD.1)
         .max_header_list_size(MAX_METADATA_BYTES)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
