@@ -34,6 +34,8 @@ use super::{
 const LOOK_LIMIT: Duration = Duration::from_secs(6);
 /// The most changes of one tenant that are read to catch up; who is further behind begins anew.
 pub(super) const MOST_CHANGES: i64 = 1000;
+/// At which revisions older changes are forgotten, many at once: the multiples of it.
+const FORGETS_AT: i64 = 256;
 /// The most persons of one tenant that are remembered to have been touched.
 const MOST_PERSONS: usize = 100_000;
 /// How many are shared out among the tenants that are followed, 16 bytes each.
@@ -52,6 +54,18 @@ impl PersonMark {
         let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
         Self(i64::from_le_bytes(*first))
     }
+}
+
+/// Forgets the changes that nobody catches up with any more, when it is time to, now that these revisions of tenants are
+/// reached. They are kept for twice as long as anybody does.
+pub(super) async fn forget(connection: &mut PgConnection, reached: &BTreeSet<(String, i64)>) -> Result<(), StoreError> {
+    for (tenant, revision) in reached.iter().filter(|(_, revision)| revision % FORGETS_AT == 0) {
+        let last = revision - 2 * MOST_CHANGES;
+        sqlx::query!("DELETE FROM change WHERE tenant = $1 AND revision < $2", tenant, last)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// What is known of a tenant's changes.

@@ -6,7 +6,7 @@
 //! in one transaction: whoever compares the two, or adds to what was derived, reads no others.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,7 +25,7 @@ use crate::telemetry::names::Operation;
 use super::{
     Store, StoreError,
     absorb::absorb,
-    history,
+    changes, history,
     history::ActsByTie,
     lease::{Lease, within},
     rows::{ActRow, only},
@@ -204,7 +204,7 @@ impl Store {
     async fn fold_some(&self, connection: &mut PgConnection, tenants: &[String]) -> Result<bool, StoreError> {
         let mut transaction = connection.begin_with(BEGIN).await?;
         let folded = match claim(&mut transaction, tenants).await {
-            Ok((acts, is_all)) => absorb(&mut transaction, acts, self.policy).await.map(|()| !is_all),
+            Ok(claimed) => self.fold_claimed(&mut transaction, claimed).await,
             Err(error) => Err(error),
         };
         match folded {
@@ -217,11 +217,24 @@ impl Store {
             }
         }
     }
+
+    /// Folds what is claimed, and tells whether there may be more.
+    async fn fold_claimed(&self, connection: &mut PgConnection, claimed: Claimed) -> Result<bool, StoreError> {
+        absorb(connection, claimed.acts, self.policy).await?;
+        changes::forget(connection, &claimed.revisions).await?;
+        Ok(i64::try_from(claimed.revisions.len()).is_ok_and(|count| count >= MOST_AT_ONCE))
+    }
 }
 
-/// Claims what nobody else is folding, and tells what it added to the ledger, and whether that is all. It is folded then, if
-/// the transaction commits.
-async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<(ActsByTie, bool), StoreError> {
+/// What nobody else folds.
+struct Claimed {
+    acts: ActsByTie,
+    /// Which revisions of which tenants added them to the ledger.
+    revisions: BTreeSet<(String, i64)>,
+}
+
+/// Claims what nobody else is folding. It is folded then, if the transaction commits.
+async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<Claimed, StoreError> {
     let names: Vec<&str> = tenants.iter().map(String::as_str).collect();
     let rows = sqlx::query!(
         r#"WITH claimed AS (
@@ -245,7 +258,7 @@ async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<(Act
     )
     .fetch_all(connection)
     .await?;
-    let mut revisions = HashSet::new();
+    let mut revisions = BTreeSet::new();
     let acts = rows.into_iter().map(|row| {
         revisions.insert((row.tenant.clone(), row.revision));
         ActRow {
@@ -264,5 +277,5 @@ async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<(Act
         }
     });
     let acts = history::by_tie(acts)?;
-    Ok((acts, i64::try_from(revisions.len()).is_ok_and(|count| count < MOST_AT_ONCE)))
+    Ok(Claimed { acts, revisions })
 }

@@ -1,11 +1,11 @@
 //! Recording entries: what is new among them goes into the ledger, and with that it is recorded. What it comes to is folded
 //! later, in `fold`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use sqlx::PgConnection;
 
-use crate::domain::Timestamp;
+use crate::domain::{InteractionId, TenantId, Timestamp};
 
 use super::{
     StoreError, ledger,
@@ -28,29 +28,37 @@ pub enum Outcome {
     Conflict,
 }
 
+fn key(entry: &Entry) -> (&TenantId, &InteractionId) {
+    (&entry.tenant, &entry.interaction.id)
+}
+
 /// Records entries, and tells what became of each, in their order. What is new is committed when this returns, all or nothing.
 pub(super) async fn record(connection: &mut PgConnection, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
-    let mut firsts: BTreeMap<EntryKey, &Entry> = BTreeMap::new();
-    for entry in entries {
-        firsts.entry(entry.key()).or_insert(entry);
-    }
-    let candidates: Vec<&Entry> = firsts.values().copied().collect();
-    let new = ledger::append(connection, &candidates, []).await?;
-    // Of two entries with one key only the first can be new.
-    let revision = |entry: &Entry| {
-        let key = entry.key();
-        new.get(&key).filter(|_| firsts.get(&key).is_some_and(|first| std::ptr::eq(*first, entry))).copied()
+    let mut candidates: Vec<&Entry> = entries.iter().collect();
+    candidates.sort_by(|one, other| key(one).cmp(&key(other)));
+    // Of entries with one key only the first can be new.
+    candidates.dedup_by(|later, first| key(later) == key(first));
+    let appended = if let [entry] = &*candidates
+        && let [recipient] = &*entry.interaction.recipients
+    {
+        ledger::append_one(connection, entry, recipient).await?
+    } else {
+        ledger::append(connection, &candidates, []).await?
     };
-    let known: Vec<EntryKey> = entries.iter().filter(|entry| revision(entry).is_none()).map(Entry::key).collect();
+    let is_candidate = |entry: &Entry| {
+        let place = candidates.binary_search_by(|other| key(other).cmp(&key(entry))).ok();
+        place.and_then(|place| candidates.get(place)).is_some_and(|first| std::ptr::eq(*first, entry))
+    };
+    let revision = |entry| appended.revision_of(entry).filter(|_| is_candidate(entry));
+    let revisions: Vec<Option<i64>> = entries.iter().map(revision).collect();
+    let of_known = entries.iter().zip(&revisions).filter(|(_, revision)| revision.is_none());
+    let known: Vec<EntryKey> = of_known.map(|(entry, _)| entry.key()).collect();
     let recorded = if known.is_empty() { HashMap::new() } else { ledger::recorded(connection, known.iter()).await? };
-    entries
-        .iter()
-        .map(|entry| match (revision(entry), recorded.get(&entry.key())) {
-            (Some(revision), _) => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time, revision }),
-            (None, Some(first)) => Ok(entry.against(first)),
-            (None, None) => Err(StoreError::Raced),
-        })
-        .collect()
+    let outcome = |(entry, revision): (&Entry, _)| match revision {
+        Some(revision) => Ok(Outcome::Recorded { replayed: false, record_time: entry.record_time, revision }),
+        None => recorded.get(&entry.key()).map(|first| entry.against(first)).ok_or(StoreError::Raced),
+    };
+    entries.iter().zip(revisions).map(outcome).collect()
 }
 
 impl Entry {

@@ -105,15 +105,18 @@ const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 /// So is a commitment.
 const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
 
+/// The revision of a tenant is raised where it is.
+const REVISION: &str = "Conflict Arbiter Indexes: tenant_revision_key";
+
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 32] = [
+const HOT: [(&[&str], &[&str]); 34] = [
     // Policies.
     (&["SELECT place, version FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
     (&["FROM policy WHERE", "AND version = $2"], &["policy_key"]),
     (&["FROM policy WHERE", "ORDER BY place DESC"], &["policy_place"]),
     (&["SELECT max(place) FROM policy"], &["policy_place"]),
-    (&["INSERT INTO change", "INSERT INTO policy_use"], &["Conflict Arbiter Indexes: tenant_revision_key"]),
+    (&["INSERT INTO change", "INSERT INTO policy_use"], &[REVISION]),
     // Rankings: whether an answer still holds, and what it is made of.
     (&["AS later ON true"], &["tenant_revision_key", "policy_use_key", "change_key", "One-Time Filter"]),
     (&["SELECT revision FROM tenant_revision WHERE", "!change"], &["tenant_revision_key", "policy_use_key"]),
@@ -130,10 +133,9 @@ const HOT: [(&[&str], &[&str]); 32] = [
     (&["row_number()"], &["ledger_pair", "interaction_time <="]),
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
-    (
-        &["INSERT INTO ledger"],
-        &["Conflict Arbiter Indexes: ledger_key", "Conflict Arbiter Indexes: tenant_revision_key", "change_key"],
-    ),
+    (&["INSERT INTO ledger", "entry"], &["Conflict Arbiter Indexes: ledger_key", REVISION]),
+    (&["INSERT INTO ledger", "!entry"], &["Conflict Arbiter Indexes: ledger_key", REVISION]),
+    (&["DELETE FROM change"], &["change_key", "(revision <"]),
     (&["ledger.fingerprint, ledger.record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),
     (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key", TIE[0], TIE[1], TIE[2]]),
