@@ -1,8 +1,9 @@
 //! The group-commit writer: many concurrent calls share one commit, and each is answered after it.
 //!
 //! While a batch is written, entries gather, so batches are small when there is little to do and large when there is much.
-//! When much has gathered, batches are written side by side. What they add to the ledger is folded behind them; when that
-//! falls too far behind, the writer waits for it. Nobody who hangs up can stop a commit half-way.
+//! When much has gathered, batches are written side by side. Single calls and streams wait in lines of their own and share
+//! batches, so that neither keeps the other waiting. What is added to the ledger is folded behind; when that falls too far
+//! behind, the writer waits for it. Nobody who hangs up can stop a commit half-way.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -27,7 +28,8 @@ pub const LANES: usize = 2;
 pub const MAX_BATCH: usize = 512;
 /// How many entries make a batch that does not wait until the one before it is committed.
 const BESIDE: usize = 64;
-/// The most entries that wait beyond what the next batches can hold; more are refused.
+/// The most entries of single calls, and of streams, that wait beyond what the next batches can hold. More calls are refused;
+/// streams wait.
 pub const QUEUE_LEN: usize = 4096;
 
 /// Why an entry was not recorded.
@@ -62,10 +64,11 @@ impl Pending {
     }
 }
 
-/// The way into the queue. Cloning is cheap; the writer stops when it is closed, or when the last one is gone.
+/// The way into the lines. Cloning is cheap; the writer stops when it is closed, or when the last one is gone.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    queue: mpsc::Sender<Pending>,
+    calls: mpsc::Sender<Pending>,
+    streams: mpsc::Sender<Pending>,
     closing: CancellationToken,
     ahead: Arc<Ahead>,
     metrics: Metrics,
@@ -75,25 +78,15 @@ pub struct Writer {
 pub type Answer = oneshot::Receiver<Result<Outcome, WriteError>>;
 
 impl Writer {
-    /// Starts the writing task. It ends when it is closed or every writer is dropped, and the queue is empty.
+    /// Starts the writing task. It ends when it is closed or every writer is dropped, and nobody waits.
     pub fn start(store: &Store) -> (Self, JoinHandle<()>) {
-        let (queue, entries) = mpsc::channel(QUEUE_LEN);
-        let closing = CancellationToken::new();
-        let ahead = Arc::<Ahead>::default();
-        let recorders =
-            std::iter::repeat_with(|| Recorder::new(store.clone(), Arc::clone(&ahead))).take(LANES).collect();
-        let lanes = Lanes {
-            waiting: VecDeque::new(),
-            recorders,
-            writing: JoinSet::new(),
-            ahead: Arc::clone(&ahead),
-            store: store.clone(),
-        };
-        let writing = tokio::spawn(lanes.run(entries, closing.clone()));
-        (Self { queue, closing, ahead, metrics: store.metrics.clone() }, writing)
+        let ([calls, streams], lanes) = lanes(store);
+        let (closing, ahead) = (CancellationToken::new(), Arc::clone(&lanes.ahead));
+        let writing = tokio::spawn(lanes.run(closing.clone()));
+        (Self { calls, streams, closing, ahead, metrics: store.metrics.clone() }, writing)
     }
 
-    /// Lets nothing more in. What is queued is still written.
+    /// Lets nothing more in. What waits is still written.
     pub fn close(&self) {
         self.closing.cancel();
     }
@@ -103,10 +96,10 @@ impl Writer {
         self.ahead.look();
     }
 
-    /// Queues an entry, or refuses it at once when the queue is full.
+    /// Queues the entry of a single call, or refuses it at once when too many wait.
     pub fn offer(&self, entry: Entry) -> Result<Answer, WriteError> {
         let (pending, answered) = Pending::new(entry);
-        self.queue.try_send(pending).map_err(|error| match error {
+        self.calls.try_send(pending).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => WriteError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => WriteError::Stopped,
         })?;
@@ -114,9 +107,9 @@ impl Writer {
         Ok(answered)
     }
 
-    /// Queues an entry as soon as there is room.
+    /// Queues an entry of a stream as soon as there is room.
     pub async fn push(&self, entry: Entry) -> Result<Answer, WriteError> {
-        let place = self.queue.reserve().await.map_err(|_| WriteError::Stopped)?;
+        let place = self.streams.reserve().await.map_err(|_| WriteError::Stopped)?;
         let (pending, answered) = Pending::new(entry);
         place.send(pending);
         self.metrics.queued();
@@ -124,9 +117,37 @@ impl Writer {
     }
 }
 
-/// Entries that wait, and the connections that record.
-struct Lanes {
+/// Entries that wait, in the order in which they came.
+struct Line {
+    arriving: mpsc::Receiver<Pending>,
+    arrived: Vec<Pending>,
+    /// What the next batches are made of.
     waiting: VecDeque<Pending>,
+    is_open: bool,
+}
+
+impl Line {
+    fn new() -> (mpsc::Sender<Pending>, Self) {
+        let (queue, arriving) = mpsc::channel(QUEUE_LEN);
+        (queue, Self { arriving, arrived: Vec::with_capacity(MAX_BATCH), waiting: VecDeque::new(), is_open: true })
+    }
+
+    /// Whether it takes in what arrives.
+    fn takes_in(&self) -> bool {
+        self.is_open && self.waiting.len() < LANES * MAX_BATCH
+    }
+
+    /// Takes in what has arrived, as soon as anything has, or closes when nothing more can.
+    async fn take_in(&mut self) {
+        self.is_open = self.arriving.recv_many(&mut self.arrived, MAX_BATCH).await > 0;
+        self.waiting.extend(self.arrived.drain(..));
+    }
+}
+
+/// Those who wait, and the connections that record.
+struct Lanes {
+    calls: Line,
+    streams: Line,
     /// Those that do not write.
     recorders: Vec<Recorder>,
     writing: JoinSet<Recorder>,
@@ -134,42 +155,61 @@ struct Lanes {
     store: Store,
 }
 
+/// The ways in for single calls and for streams, and where they lead.
+fn lanes(store: &Store) -> ([mpsc::Sender<Pending>; 2], Lanes) {
+    let ahead = Arc::<Ahead>::default();
+    let recorders = std::iter::repeat_with(|| Recorder::new(store.clone(), Arc::clone(&ahead))).take(LANES).collect();
+    let ((to_calls, calls), (to_streams, streams)) = (Line::new(), Line::new());
+    let lanes = Lanes { calls, streams, recorders, writing: JoinSet::new(), ahead, store: store.clone() };
+    ([to_calls, to_streams], lanes)
+}
+
 impl Lanes {
-    async fn run(mut self, mut queue: mpsc::Receiver<Pending>, closing: CancellationToken) {
+    async fn run(mut self, closing: CancellationToken) {
         let follow = || AbortOnDropHandle::new(tokio::spawn(Arc::clone(&self.ahead).follow(self.store.clone())));
         let folding: [_; FOLDERS] = std::array::from_fn(|_| follow());
-        let (mut incoming, mut open) = (Vec::with_capacity(MAX_BATCH), true);
-        while open || !self.waiting.is_empty() || !self.writing.is_empty() {
+        let mut is_closing = false;
+        while self.calls.is_open || self.streams.is_open || self.waiting() > 0 || !self.writing.is_empty() {
             tokio::select! {
-                biased;
-                () = closing.cancelled(), if !queue.is_closed() => queue.close(),
+                () = closing.cancelled(), if !is_closing => {
+                    is_closing = true;
+                    self.calls.arriving.close();
+                    self.streams.arriving.close();
+                }
                 Some(written) = self.writing.join_next() => match written {
                     Ok(recorder) => self.recorders.push(recorder),
                     // A defect. Whoever waits is told that nothing is recorded any more.
                     Err(_) => return,
                 },
                 () = self.ahead.room.notified() => {}
-                taken = queue.recv_many(&mut incoming, MAX_BATCH), if open && self.waiting.len() < LANES * MAX_BATCH => {
-                    open = taken > 0;
-                }
+                () = self.calls.take_in(), if self.calls.takes_in() => {}
+                () = self.streams.take_in(), if self.streams.takes_in() => {}
             }
-            self.waiting.extend(incoming.drain(..));
             while let Some((batch, recorder)) = self.next() {
                 self.writing.spawn(write_batch(batch, recorder));
             }
-            self.store.metrics.waits_since(self.waiting.front().map(|oldest| oldest.since.into_std()));
+            let firsts = [&self.calls, &self.streams].into_iter().filter_map(|line| line.waiting.front());
+            self.store.metrics.waits_since(firsts.map(|oldest| oldest.since.into_std()).min());
         }
         drop(folding);
     }
 
-    /// The next batch that can be written now: of what waits when none is being written, else when much waits.
+    fn waiting(&self) -> usize {
+        self.calls.waiting.len() + self.streams.waiting.len()
+    }
+
+    /// The next batch that can be written now: of what waits when none is being written, else when much waits. When it cannot
+    /// hold all, single calls and streams have half of it each, or what the others leave.
     fn next(&mut self) -> Option<(Vec<Pending>, Recorder)> {
         let enough = if self.recorders.len() == LANES { 1 } else { BESIDE };
-        if self.waiting.len() < enough || self.ahead.is_full() {
+        if self.waiting() < enough || self.ahead.is_full() {
             return None;
         }
         let recorder = self.recorders.pop()?;
-        Some((self.waiting.drain(..self.waiting.len().min(MAX_BATCH)).collect(), recorder))
+        let (calls, streams) = (&mut self.calls.waiting, &mut self.streams.waiting);
+        let of_calls = calls.len().min(MAX_BATCH - streams.len().min(MAX_BATCH / 2));
+        let of_streams = streams.len().min(MAX_BATCH - of_calls);
+        Some((calls.drain(..of_calls).chain(streams.drain(..of_streams)).collect(), recorder))
     }
 }
 
@@ -178,12 +218,15 @@ mod tests {
     use super::*;
     use crate::{scoring::DEFAULT, store::batch::tests::entry};
 
-    fn lanes(waiting: usize) -> Lanes {
-        let store = Store::new("postgresql://127.0.0.1:1/none", 4, &DEFAULT).unwrap();
-        let ahead = Arc::<Ahead>::default();
-        let recorders = (0..LANES).map(|_| Recorder::new(store.clone(), Arc::clone(&ahead))).collect();
-        let waiting = (0..waiting).map(|_| Pending::new(entry()).0).collect();
-        Lanes { waiting, recorders, writing: JoinSet::new(), ahead, store }
+    fn waiting(entries: usize) -> impl Iterator<Item = Pending> {
+        (0..entries).map(|_| Pending::new(entry()).0)
+    }
+
+    fn with(calls: usize, streams: usize) -> Lanes {
+        let (_, mut lanes) = lanes(&Store::new("postgresql://127.0.0.1:1/none", 4, &DEFAULT).unwrap());
+        lanes.calls.waiting.extend(waiting(calls));
+        lanes.streams.waiting.extend(waiting(streams));
+        lanes
     }
 
     /// How many entries the next batch has.
@@ -193,22 +236,40 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_few_waits_for_a_commit_and_what_is_much_does_not() {
-        let mut lanes = lanes(1);
+        let mut lanes = with(1, 0);
         let (batch, recorder) = lanes.next().unwrap();
         assert_eq!(batch.len(), 1);
-        lanes.waiting.extend((1..BESIDE).map(|_| Pending::new(entry()).0));
+        lanes.calls.waiting.extend(waiting(BESIDE - 1));
         assert_eq!(next(&mut lanes), None);
         lanes.recorders.push(recorder);
         assert_eq!(next(&mut lanes), Some(BESIDE - 1));
-        lanes.waiting.extend((0..BESIDE).map(|_| Pending::new(entry()).0));
+        lanes.streams.waiting.extend(waiting(BESIDE));
         assert_eq!(next(&mut lanes), Some(BESIDE));
     }
 
     #[tokio::test]
     async fn nothing_is_recorded_too_far_ahead_of_what_is_folded() {
-        let mut lanes = lanes(3 * MAX_BATCH);
+        let mut lanes = with(3 * MAX_BATCH, 0);
         assert_eq!([next(&mut lanes), next(&mut lanes)], [Some(MAX_BATCH); 2]);
         lanes.ahead.add(2 * MAX_BATCH);
         assert_eq!(next(&mut lanes), None);
+    }
+
+    #[tokio::test]
+    async fn calls_and_streams_share_what_cannot_hold_all() {
+        let half = MAX_BATCH / 2;
+        for (calls, streams, shares) in [
+            (10, 20, [10, 20]),
+            (MAX_BATCH, MAX_BATCH, [half, half]),
+            (10, MAX_BATCH, [10, MAX_BATCH - 10]),
+            (MAX_BATCH, 10, [MAX_BATCH - 10, 10]),
+            (0, MAX_BATCH + 1, [0, MAX_BATCH]),
+            (MAX_BATCH + 1, 0, [MAX_BATCH, 0]),
+        ] {
+            let mut lanes = with(calls, streams);
+            lanes.next().unwrap();
+            let left = [lanes.calls.waiting.len(), lanes.streams.waiting.len()];
+            assert_eq!([calls - left[0], streams - left[1]], shares);
+        }
     }
 }

@@ -1,10 +1,22 @@
 //! What callers are told when the server cannot do what it was asked to: overload, too much history, a database that is
 //! gone or damaged, the end of the server.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use rapport::{domain::Kind, rpc::pb, service::Clock};
 use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use crate::{
@@ -54,67 +66,84 @@ async fn execute(url: &str, statement: &'static str) {
     connection.close().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_full_queue_refuses_single_calls_while_streams_wait() {
-    const STREAMS: i64 = 8;
-    const ITEMS: i64 = 1000;
+/// A stream of so many acts: how many the server takes in counts up; the task ends with how many are recorded.
+fn feed(address: SocketAddr, acts: i64, first: i64) -> (Arc<AtomicI64>, JoinHandle<i64>) {
+    let (items, feeding) = mpsc::channel(1);
+    let taken = Arc::<AtomicI64>::default();
+    let counted = Arc::clone(&taken);
+    tokio::spawn(async move {
+        for number in 1..=acts {
+            let interaction = Some(help(first + number));
+            items.send(pb::RecordInteractionsRequest { sequence: number, interaction }).await.unwrap();
+            counted.store(number, Ordering::SeqCst);
+        }
+    });
+    let recorded = tokio::spawn(async move {
+        let mut client = client_of(address, "one");
+        let mut answers = client.record_interactions(ReceiverStream::new(feeding)).await.unwrap().into_inner();
+        let mut recorded = 0;
+        while let Some(answer) = answers.message().await.unwrap() {
+            assert!(answer.rejections.is_empty() && answer.replayed_count == 0);
+            recorded += answer.recorded_count;
+        }
+        recorded
+    });
+    (taken, recorded)
+}
+
+/// So many calls at once, each of which tells how it ended.
+fn calls(address: SocketAddr, tenant: &str, count: i64) -> JoinSet<Result<pb::RecordInteractionResponse, Status>> {
+    let mut calls = JoinSet::new();
+    let mut client = client_of(address, tenant);
+    for number in 0..count {
+        if number % 500 == 0 {
+            client = client_of(address, tenant);
+        }
+        let mut client = client.clone();
+        calls.spawn(async move { try_record(&mut client, help(-number)).await });
+    }
+    calls
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_of_one_tenant_refuses_nobody_else_until_all_is_full() {
+    const ITEMS: i64 = 8000;
     let url = database(true).await;
-    let app = start(config(url.clone()), Clock::system()).await;
+    let mut config = config(url.clone());
+    config.admission.tenant_calls = 4000;
+    let app = start(config, Clock::system()).await;
     let mut blocker = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE ledger").execute(&mut blocker).await.unwrap();
-    // A batch that waits for the lock, then more than the queue takes.
-    let first = tokio::spawn({
-        let mut client = client_of(app.address(), "one");
-        async move { record(&mut client, help(0)).await }
-    });
-    let streams: Vec<_> = (0..STREAMS)
-        .map(|stream| {
-            let mut client = client_of(app.address(), "one");
-            tokio::spawn(async move {
-                let item = move |number| pb::RecordInteractionsRequest {
-                    sequence: number,
-                    interaction: Some(help(stream * ITEMS + number)),
-                };
-                let items = tokio_stream::iter((1..=ITEMS).map(item));
-                let mut answers = client.record_interactions(items).await.unwrap().into_inner();
-                let mut recorded = 0;
-                while let Some(answer) = answers.message().await.unwrap() {
-                    assert!(answer.rejections.is_empty() && answer.replayed_count == 0);
-                    recorded += answer.recorded_count;
-                }
-                recorded
-            })
-        })
-        .collect();
-    let mut client = client_of(app.address(), "one");
-    let mut taken = Vec::new();
-    let mut refusal = None;
-    eventually("the queue is full", async || {
-        // A call that is not refused waits in the queue.
-        let mut call = tokio::spawn({
-            let mut client = client.clone();
-            async move { try_record(&mut client, help(-1)).await }
-        });
-        match tokio::time::timeout(Duration::from_millis(50), &mut call).await {
-            Ok(answer) => refusal = answer.unwrap().err(),
-            Err(_) => taken.push(call),
-        }
-        refusal.is_some()
+    // Streams are taken in until no more can wait.
+    let (streams, recorded): (Vec<_>, Vec<_>) = (0..2).map(|stream| feed(app.address(), ITEMS, stream * ITEMS)).unzip();
+    let mut before = -1;
+    eventually("streams wait", async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let taken = streams.iter().map(|taken| taken.load(Ordering::SeqCst)).sum::<i64>();
+        std::mem::replace(&mut before, taken) == taken
     })
     .await;
-    refused(&refusal.unwrap(), Code::ResourceExhausted, "OVERLOADED");
+    assert!((4096..2 * ITEMS).contains(&before), "{before} are taken in");
+    // Of its calls, no more are let in than a tenant may make. Those of another one wait, as there is room.
+    let mut of_one = calls(app.address(), "one", 4200);
+    refused(&of_one.join_next().await.unwrap().unwrap().unwrap_err(), Code::ResourceExhausted, "TENANT_LIMITED");
+    let mut of_two = calls(app.address(), "two", 100);
+    assert!(tokio::time::timeout(Duration::from_millis(300), of_two.join_next()).await.is_err(), "they wait");
+    let mut of_three = calls(app.address(), "three", 3000);
+    refused(&of_three.join_next().await.unwrap().unwrap().unwrap_err(), Code::ResourceExhausted, "OVERLOADED");
+    let mut client = client_of(app.address(), "two");
     assert!(try_rank(&mut client).await.unwrap().connections.is_empty(), "a full queue does not hinder reading");
     sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
-    assert!(!first.await.unwrap().replayed);
-    for stream in streams {
-        assert_eq!(stream.await.unwrap(), ITEMS);
+    for recorded in recorded {
+        assert_eq!(recorded.await.unwrap(), ITEMS);
     }
-    let mut meant = STREAMS * ITEMS + 1;
-    for call in taken {
-        meant += i64::from(call.await.unwrap().is_ok());
+    let recorded = |ended: Vec<Result<_, Status>>| ended.iter().filter(|ended| ended.is_ok()).count() as i64;
+    assert_eq!(recorded(of_two.join_all().await), 100);
+    for (tenant, calls, streamed) in [("one", of_one, 2 * ITEMS), ("three", of_three, 0)] {
+        let meant = recorded(calls.join_all().await) + streamed;
+        let kept = connection(&mut client_of(app.address(), tenant), "zed-77", "rosa-99", day(1)).await;
+        assert_eq!(kept.your_interaction_counts[0].count, meant, "what was accepted is recorded, and nothing else");
     }
-    let kept = connection(&mut client, "zed-77", "rosa-99", day(1)).await;
-    assert_eq!(kept.your_interaction_counts[0].count, meant, "what was accepted is recorded, and nothing else");
 }
 
 #[tokio::test]
