@@ -61,6 +61,8 @@ fn whatever_locks_or_changes_rows_can_be_told_whose_they_are() {
         let recorded: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(file.unwrap().path()).unwrap()).unwrap();
         let query = recorded["query"].as_str().unwrap();
+        // A row that is in the way of an insert is found by what is inserted.
+        let query = query.replace("DO UPDATE SET", "");
         if ["FOR UPDATE", " SET ", "DELETE FROM"].iter().any(|words| query.contains(words)) && query.contains("UNNEST")
         {
             found += 1;
