@@ -25,6 +25,9 @@ pub(super) async fn conclude(
     let evidence: tie::StateColumns = begun.values().chain(changed.values()).collect();
     let are_new: Vec<bool> =
         [(true, begun), (false, changed)].iter().flat_map(|(is, ties)| ties.keys().map(|_| *is)).collect();
+    // PostgreSQL takes a series for a thousand rows and arrays for ten. For a thousand it would read all ties, in the plan that is
+    // made while there are none.
+    let places: Vec<i32> = (1..).take(are_new.len()).collect();
     let (persons, days): (rhythm::Keys<'_>, rhythm::StateColumns) =
         (gained.keys().collect(), gained.values().collect());
     let half_lives = policy.half_lives.repeat(RHYTHM_LEN / policy.half_lives.len());
@@ -37,7 +40,7 @@ pub(super) async fn conclude(
                FROM (
                    SELECT UNNEST($1::text[]) AS tenant, UNNEST($2::text[]) AS actor, UNNEST($3::text[]) AS recipient,
                        UNNEST($4::boolean[]) AS is_new, UNNEST($5::timestamptz[]) AS first_time,
-                       UNNEST($6::timestamptz[]) AS last_time, generate_series(1, cardinality($1)) AS place
+                       UNNEST($6::timestamptz[]) AS last_time, UNNEST($17::integer[]) AS place
                ) AS tie
            ), begun AS (
                INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
@@ -94,6 +97,7 @@ pub(super) async fn conclude(
         &days.days,
         &half_lives,
         only(&ties.tenants),
+        &places,
     );
     let written = written.fetch_one(connection).await?;
     super::all_written(written.begun, begun.len()).ok_or(StoreError::Raced)?;
