@@ -146,11 +146,8 @@ impl Appended {
     /// The revision that shows an entry, if it was new.
     pub(super) fn revision_of(&self, entry: &Entry) -> Option<i64> {
         let revision = self.revisions.get(entry.tenant.as_str()).copied();
-        let is_new = self.new.as_ref().is_none_or(|new| {
-            let (tenant, id) = entry.key();
-            new.contains(&(tenant.as_str().to_owned(), id.as_str().to_owned()))
-        });
-        revision.filter(|_| is_new)
+        let key = || (entry.tenant.as_str().to_owned(), entry.interaction.id.as_str().to_owned());
+        revision.filter(|_| self.new.as_ref().is_none_or(|new| new.contains(&key())))
     }
 }
 
