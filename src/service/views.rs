@@ -18,7 +18,7 @@ use super::{LAID_OUT_FOR, ServiceError};
 /// Around how many bytes the place of an owner takes without a view.
 const EMPTY_BYTES: u64 = 500;
 
-/// Of how many rows a view may be made that is read whenever it is asked for.
+/// Of how many rows, or acts that are not folded yet, a view may be made that is read whenever it is asked for.
 const FEW_ROWS: usize = 5000;
 /// About how many bytes the largest one takes.
 const LARGEST_BYTES: u64 = 128 << 20;

@@ -16,7 +16,7 @@ use std::{
 
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, RwLock},
     time::sleep,
 };
 
@@ -39,9 +39,10 @@ const GATHERED_FOR: Duration = Duration::from_millis(20);
 const BESIDE: usize = 512;
 /// How many entries of a server may wait to be folded before it records no more.
 const MOST_AHEAD: usize = 1024;
-/// The most revisions that are folded in one transaction.
+/// The most revisions that are folded in one transaction, and with how many acts it takes no more.
 const MOST_AT_ONCE: i64 = 256;
-/// How often folding is tried when another server gets in its way.
+const ENOUGH_ACTS: i64 = 4096;
+/// How often folding is tried when others begin the same ties.
 const ATTEMPTS: u32 = 5;
 /// Begins a fold. What a crash takes back of it is unfolded again, so its commit waits neither for disks nor for standbys.
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off";
@@ -59,6 +60,8 @@ pub(super) struct Ahead {
     grown: Notify,
     /// Held by whoever folds when nobody else does.
     alone: Mutex<()>,
+    /// Shared by those who fold; whoever began the same tie as another has it alone.
+    folding: RwLock<()>,
     /// Told when there is room for more.
     pub room: Notify,
     /// Tenants whose acts could not be folded, so that they keep nobody else's from it, and until when.
@@ -128,9 +131,14 @@ impl Ahead {
             Some(lease) => lease,
             None => store.lease(Operation::Fold).await?,
         };
-        let folded = within(store.fold(&mut lease, |tenant| self.is_left_alone(tenant))).await;
+        let folded = within(store.fold(&mut lease, self)).await;
         let (lease, failed) = lease.go_on(folded)?;
         for (tenant, error) in failed {
+            if matches!(error, StoreError::Raced) {
+                tracing::warn!("others go ahead with what was recorded for a tenant; folding it again");
+                self.look();
+                continue;
+            }
             tracing::error!("what was recorded for a tenant cannot be folded: {}", error.with_causes());
             let [passing, other] = LEFT_ALONE_FOR;
             let until = Instant::now() + if error.is_passing() { passing } else { other };
@@ -163,13 +171,13 @@ impl Store {
     pub(super) async fn fold(
         &self,
         connection: &mut PgConnection,
-        is_left_alone: impl Fn(&str) -> bool,
+        ahead: &Ahead,
     ) -> Result<Vec<(String, StoreError)>, StoreError> {
         let mut tenants =
             sqlx::query_scalar!("SELECT DISTINCT tenant FROM unfolded").fetch_all(&mut *connection).await?;
-        tenants.retain(|tenant| !is_left_alone(tenant));
+        tenants.retain(|tenant| !ahead.is_left_alone(tenant));
         if tenants.len() > 1 && !self.is_distributed() {
-            match self.fold_of(connection, &tenants).await {
+            match self.fold_of(connection, &tenants, &ahead.folding).await {
                 Ok(()) => return Ok(Vec::new()),
                 Err(error) if !error.leaves_session() => return Err(error),
                 // One of them is in the way of the others.
@@ -178,7 +186,7 @@ impl Store {
         }
         let mut failed = Vec::new();
         for tenant in tenants {
-            match self.fold_of(connection, std::slice::from_ref(&tenant)).await {
+            match self.fold_of(connection, std::slice::from_ref(&tenant), &ahead.folding).await {
                 Err(error) if !error.leaves_session() => return Err(error),
                 Err(error) => failed.push((tenant, error)),
                 Ok(()) => {}
@@ -188,10 +196,22 @@ impl Store {
     }
 
     /// Folds what is recorded for these tenants, so much at a time.
-    async fn fold_of(&self, connection: &mut PgConnection, tenants: &[String]) -> Result<(), StoreError> {
+    async fn fold_of(
+        &self,
+        connection: &mut PgConnection,
+        tenants: &[String],
+        folding: &RwLock<()>,
+    ) -> Result<(), StoreError> {
         let mut attempt = 1;
         loop {
-            match self.fold_some(connection, tenants).await {
+            let folded = if attempt == 1 {
+                let _shared = folding.read().await;
+                self.fold_some(connection, tenants).await
+            } else {
+                let _alone = folding.write().await;
+                self.fold_some(connection, tenants).await
+            };
+            match folded {
                 Ok(true) => attempt = 1,
                 Ok(false) => return Ok(()),
                 Err(StoreError::Raced) if attempt < ATTEMPTS => attempt += 1,
@@ -220,9 +240,10 @@ impl Store {
 
     /// Folds what is claimed, and tells whether there may be more.
     async fn fold_claimed(&self, connection: &mut PgConnection, claimed: Claimed) -> Result<bool, StoreError> {
-        absorb(connection, claimed.acts, self.policy).await?;
-        changes::forget(connection, &claimed.revisions).await?;
-        Ok(i64::try_from(claimed.revisions.len()).is_ok_and(|count| count >= MOST_AT_ONCE))
+        let Claimed { acts, revisions, has_more } = claimed;
+        absorb(connection, acts, self.policy).await?;
+        changes::forget(connection, &revisions).await?;
+        Ok(has_more)
     }
 }
 
@@ -231,6 +252,8 @@ struct Claimed {
     acts: ActsByTie,
     /// Which revisions of which tenants added them to the ledger.
     revisions: BTreeSet<(String, i64)>,
+    /// Whether there may be more.
+    has_more: bool,
 }
 
 /// Claims what nobody else is folding. It is folded then, if the transaction commits.
@@ -240,9 +263,13 @@ async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<Clai
         r#"WITH claimed AS (
                DELETE FROM unfolded
                WHERE ctid = ANY(ARRAY(
-                       SELECT unfolded.ctid FROM unfolded
-                       WHERE unfolded.tenant = ANY($1) AND ($2::text IS NULL OR unfolded.tenant = $2)
-                       LIMIT $3 FOR UPDATE SKIP LOCKED))
+                       SELECT place FROM (
+                           SELECT place, sum(acts) OVER (ROWS UNBOUNDED PRECEDING) - acts AS before FROM (
+                               SELECT unfolded.ctid AS place, cardinality(unfolded.kinds) AS acts FROM unfolded
+                               WHERE unfolded.tenant = ANY($1) AND ($2::text IS NULL OR unfolded.tenant = $2)
+                               LIMIT $3 FOR UPDATE SKIP LOCKED
+                           ) AS held
+                       ) AS added WHERE before < $4))
                    AND ($2::text IS NULL OR tenant = $2)
                RETURNING *
            )
@@ -255,10 +282,13 @@ async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<Clai
         &names as _,
         only(&names),
         MOST_AT_ONCE,
+        ENOUGH_ACTS,
     )
     .fetch_all(connection)
     .await?;
     let mut revisions = BTreeSet::new();
+    let has_enough = |claimed: usize, most| i64::try_from(claimed).is_ok_and(|claimed| claimed >= most);
+    let is_full = has_enough(rows.len(), ENOUGH_ACTS);
     let acts = rows.into_iter().map(|row| {
         revisions.insert((row.tenant.clone(), row.revision));
         ActRow {
@@ -277,5 +307,6 @@ async fn claim(connection: &mut PgConnection, tenants: &[String]) -> Result<Clai
         }
     });
     let acts = history::by_tie(acts)?;
-    Ok(Claimed { acts, revisions })
+    let has_more = is_full || has_enough(revisions.len(), MOST_AT_ONCE);
+    Ok(Claimed { acts, revisions, has_more })
 }

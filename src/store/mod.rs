@@ -197,7 +197,8 @@ impl Store {
 
     /// An owner's connections, or the one with `peer`, with the policy to score them by: the pinned one, else the one in use.
     /// As of what time is asked when it is settled what is seen: so nothing that was done before the answer lies after its
-    /// time. More than [`MAX_ROWS`] ties, or commitments, or of the past acts or active days are an error.
+    /// time. More than [`MAX_ROWS`] ties, commitments, acts that are not folded yet, or of the past acts or active days are an
+    /// error.
     pub async fn view(
         &self,
         tenant: &TenantId,
@@ -216,8 +217,11 @@ impl Store {
             };
             let Some(policy) = policy else { return Ok(Found::NoPolicy) };
             let asked = view::Asked { tenant, owner, peer, as_of: as_of() };
-            let overlay = Overlay::read(&mut snapshot, tenant, &moment, None, self.policy).await?;
-            let view = match view::view(&mut snapshot, &asked, &overlay, self.policy, most).await {
+            let read = async {
+                let overlay = Overlay::read(&mut snapshot, tenant, &moment, None, most, self.policy).await?;
+                view::view(&mut snapshot, &asked, &overlay, self.policy, most).await
+            };
+            let view = match read.await {
                 Err(StoreError::TooLarge(_)) if most < MAX_ROWS => return Ok(Found::Larger),
                 view => view?,
             };

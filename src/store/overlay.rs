@@ -18,7 +18,6 @@ use super::{
     history,
     moment::Moment,
     rows::{ActRow, RhythmKey, TieKey},
-    view::MAX_ROWS,
 };
 
 /// What is not folded yet of a tenant, in the moment that a transaction sees.
@@ -26,12 +25,13 @@ use super::{
 pub(super) struct Overlay(Absorbed);
 
 impl Overlay {
-    /// Reads it, in a snapshot: all of it, or what concerns these persons. More than [`MAX_ROWS`] acts are an error.
+    /// Reads it, in a snapshot: all of it, or what concerns these persons. More than `most` acts are an error.
     pub(super) async fn read(
         connection: &mut PgConnection,
         tenant: &TenantId,
         moment: &Moment,
         persons: Option<&BTreeSet<PersonId>>,
+        most: usize,
         policy: &Policy,
     ) -> Result<Self, StoreError> {
         if moment.is_folded {
@@ -50,12 +50,12 @@ impl Overlay {
                LIMIT $3"#,
             tenant.as_str(),
             marks.as_deref(),
-            super::one_more_than(MAX_ROWS),
+            super::one_more_than(most),
         )
         .fetch_all(&mut *connection)
         .await?;
-        if rows.len() > MAX_ROWS {
-            return Err(StoreError::TooLarge(MAX_ROWS));
+        if rows.len() > most {
+            return Err(StoreError::TooLarge(most));
         }
         if let Some(persons) = persons {
             let persons: HashSet<&str> = persons.iter().map(PersonId::as_str).collect();

@@ -15,6 +15,7 @@ use super::{
     absorb::Absorbed,
     commitment,
     conclude::conclude,
+    fold::Ahead,
     history, ledger, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
     tie,
@@ -114,7 +115,7 @@ impl Store {
     /// Derives everything again, tells how it goes after each step, and puts right what differs when asked to `repair`.
     pub async fn rebuild(&self, repair: bool, mut on_step: impl FnMut(&Progress)) -> Result<Progress, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        if let Some((_, error)) = self.fold(&mut connection, |_| false).await?.pop() {
+        if let Some((_, error)) = self.fold(&mut connection, &Ahead::default()).await?.pop() {
             return Err(error);
         }
         let mut total = Progress::default();

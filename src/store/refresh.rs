@@ -226,7 +226,11 @@ impl Store {
         let asked = kept.asked(as_of);
         let keys: HashSet<_> = peers.iter().flat_map(|peer| asked.both_ties(peer)).collect();
         let columns = keys.iter().collect();
-        let overlay = Overlay::read(snapshot, &kept.tenant, &moment, Some(&persons), self.policy).await?;
+        let overlay = Overlay::read(snapshot, &kept.tenant, &moment, Some(&persons), MOST_FRESH, self.policy);
+        let overlay = match overlay.await {
+            Err(StoreError::TooLarge(_)) => return Ok(None),
+            overlay => overlay?,
+        };
         let mut ties = if peers.is_empty() { HashMap::new() } else { tie::get(snapshot, &columns).await? };
         let is_fresh = |tie: &TieKey| keys.contains(tie);
         overlay.add_ties(&mut ties, is_fresh);

@@ -13,7 +13,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{Client, act, all_folded, client_of, config, database, databases, day, eventually, record, start},
+    harness::{Client, act, after, all_folded, client_of, config, database, databases, day, eventually, record, start},
     telemetry::metric,
 };
 
@@ -130,4 +130,26 @@ async fn as_many_large_views_are_read_at_once_as_there_is_memory_for() {
         }
         assert_eq!(small.await.unwrap().unwrap().connections.len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_folded_yet_makes_a_view_a_large_one_too() {
+    const RECIPIENTS: i64 = 100;
+    let (mut operator, mut watch, mut client, _) = server([0, 0]).await;
+    // Folding needs rhythms as well.
+    execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
+    for number in 0..=LARGE / RECIPIENTS {
+        let recipients = (0..RECIPIENTS).map(|person| format!("p{person}")).collect();
+        let greeting = act(Kind::Message, "vera", "", after(day(1), number));
+        record(&mut client, pb::Interaction { recipients, ..greeting }).await;
+    }
+    waiting(&mut watch, 1).await;
+    let ranked = ["ada", "p1", "p2"].map(|person| rank(&client, person, Duration::from_secs(30)));
+    waiting(&mut watch, 2).await;
+    execute(&mut operator, "COMMIT").await;
+    for ranked in ranked {
+        assert_eq!(ranked.await.unwrap().unwrap().connections.len(), 1);
+    }
+    let mut unfolded = async || sqlx::query("SELECT FROM unfolded").fetch_optional(&mut watch).await.unwrap();
+    eventually("all is folded", async || unfolded().await.is_none()).await;
 }
