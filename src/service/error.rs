@@ -52,7 +52,7 @@ pub enum ServiceError {
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match &error {
-            StoreError::Busy => Self::Overloaded(error.into()),
+            StoreError::Busy | StoreError::Lagging => Self::Overloaded(error.into()),
             StoreError::Unavailable(_)
             | StoreError::Silent
             | StoreError::Standby

@@ -89,7 +89,9 @@ pub(super) async fn write_batch(mut batch: Vec<Pending>, mut recorder: Recorder)
     span.record(names::BATCH_ATTEMPTS, i64::from(recorder.attempts));
     // It ends before anybody is answered, as the work does.
     drop(span);
-    let new = count(&recorder.store.metrics, &outcomes);
+    count(&recorder.store.metrics, &outcomes);
+    let is_new = |outcome: &_| matches!(outcome, Ok(Outcome::Recorded { replayed: false, .. }));
+    let new = entries.iter().zip(&outcomes).filter(|(_, outcome)| is_new(outcome)).map(|(entry, _)| entry.acts()).sum();
     recorder.store.metrics.to_fold(new);
     recorder.ahead.add(new);
     for (answer, outcome) in answers.into_iter().zip(outcomes) {
@@ -111,8 +113,8 @@ fn batch_span(batch: &[Pending]) -> Span {
     span
 }
 
-/// Counts what became of entries, and tells how many are new.
-fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) -> usize {
+/// Counts what became of entries.
+fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) {
     let [mut recorded, mut replayed, mut conflicts, mut failed] = [0; 4];
     for outcome in outcomes {
         match outcome {
@@ -126,7 +128,6 @@ fn count(metrics: &Metrics, outcomes: &[Result<Outcome, WriteError>]) -> usize {
     metrics.entries(EntryOutcome::Replayed, replayed);
     metrics.entries(EntryOutcome::Conflict, conflicts);
     metrics.entries(EntryOutcome::Failed, failed);
-    usize::try_from(recorded).unwrap_or(usize::MAX)
 }
 
 /// Writes a batch. When it fails for good, its halves are written alone, so that one bad entry harms no other.
@@ -185,11 +186,11 @@ pub(super) mod tests {
         scoring::DEFAULT,
     };
 
-    /// Any entry.
-    pub(in crate::store) fn entry() -> Entry {
+    /// Any entry, toward so many.
+    pub(in crate::store) fn entry(recipients: usize) -> Entry {
         let draft = Draft {
             actor: "bob".to_owned(),
-            recipients: vec!["ada".to_owned()],
+            recipients: (0..recipients).map(|number| format!("ada-{number}")).collect(),
             interaction_time: Timestamp::from_seconds(1_767_225_600, 0),
             kind: Kind::from_number(Kind::Help.number().into()),
             ..Draft::default()
@@ -202,9 +203,9 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_waited_too_long_never_reaches_the_database() {
         let store = Store::new("postgresql://127.0.0.1:1/none", 4, &DEFAULT).unwrap();
-        let (late, told) = Pending::new(entry());
+        let (late, told) = Pending::new(entry(1));
         tokio::time::advance(WAIT_LIMIT + Duration::from_millis(1)).await;
-        let (unwanted, answer) = Pending::new(entry());
+        let (unwanted, answer) = Pending::new(entry(1));
         drop(answer);
         let recorder = write_batch(vec![late, unwanted], Recorder::new(store, Arc::default())).await;
         assert!(matches!(told.await.unwrap(), Err(WriteError::Late)));

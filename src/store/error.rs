@@ -46,6 +46,9 @@ pub enum StoreError {
     /// An answer needs more rows than are read for one.
     #[error("more than {0} rows would have to be read")]
     TooLarge(usize),
+    /// More is recorded and not folded yet than a reader takes in by itself.
+    #[error("too much is recorded and not folded yet")]
+    Lagging,
     /// A row that no version of this program writes.
     #[error("table {table} holds an impossible row: {what}")]
     Inconsistent {
@@ -153,6 +156,7 @@ impl StoreError {
             Self::NoCopy => "no_copy",
             Self::Raced => "raced",
             Self::TooLarge(_) => "too_large",
+            Self::Lagging => "lagging",
             Self::Inconsistent { .. } => "inconsistent",
             Self::NoRandomness => "no_randomness",
             Self::Schema { .. } | Self::Superseded { .. } | Self::Underived => "schema",
@@ -170,7 +174,13 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable(_) | Self::Silent | Self::Standby | Self::Unprepared(_) | Self::Busy | Self::Raced
+            Self::Unavailable(_)
+                | Self::Silent
+                | Self::Standby
+                | Self::Unprepared(_)
+                | Self::Busy
+                | Self::Raced
+                | Self::Lagging
         )
     }
 

@@ -33,11 +33,11 @@ use super::{
 
 /// How many folds of a server go on at once, each over a connection that is kept for it.
 pub(super) const FOLDERS: usize = 2;
-/// How long a server lets entries gather before it folds them.
+/// How long a server lets acts gather before it folds them.
 const GATHERED_FOR: Duration = Duration::from_millis(20);
-/// How many entries are folded at once, beside what is being folded already.
+/// How many acts are folded at once, beside what is being folded already.
 const BESIDE: usize = 512;
-/// How many entries of a server may wait to be folded before it records no more.
+/// How many acts that a server recorded may wait to be folded before it records no more.
 const MOST_AHEAD: usize = 1024;
 /// The most revisions that are folded in one transaction, and with how many acts it takes no more.
 const MOST_AT_ONCE: i64 = 256;
@@ -54,7 +54,7 @@ const LEFT_ALONE_FOR: [Duration; 2] = [Duration::from_secs(5), Duration::from_mi
 /// What a server recorded and does not fold yet.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    entries: AtomicUsize,
+    acts: AtomicUsize,
     /// Whether to look for what others left.
     looks: AtomicBool,
     grown: Notify,
@@ -69,9 +69,9 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Notes that so many entries were recorded.
-    pub(super) fn add(&self, entries: usize) {
-        self.entries.fetch_add(entries, Ordering::SeqCst);
+    /// Notes that so many acts were recorded.
+    pub(super) fn add(&self, acts: usize) {
+        self.acts.fetch_add(acts, Ordering::SeqCst);
         self.grown.notify_one();
     }
 
@@ -81,13 +81,13 @@ impl Ahead {
         self.grown.notify_one();
     }
 
-    fn entries(&self) -> usize {
-        self.entries.load(Ordering::SeqCst)
+    fn acts(&self) -> usize {
+        self.acts.load(Ordering::SeqCst)
     }
 
     /// Whether no more may be recorded for now.
     pub(super) fn is_full(&self) -> bool {
-        self.entries() >= MOST_AHEAD
+        self.acts() >= MOST_AHEAD
     }
 
     /// Folds what was recorded, without end: a little after it was, when nobody else folds, else as soon as it is much.
@@ -96,31 +96,31 @@ impl Ahead {
         loop {
             self.grown.notified().await;
             let alone = self.alone.try_lock();
-            if self.entries() < BESIDE {
+            if self.acts() < BESIDE {
                 if alone.is_err() {
                     continue;
                 }
                 sleep(GATHERED_FOR).await;
             }
-            let entries = self.entries.swap(0, Ordering::SeqCst);
-            if !self.looks.swap(false, Ordering::SeqCst) && entries == 0 {
+            let acts = self.acts.swap(0, Ordering::SeqCst);
+            if !self.looks.swap(false, Ordering::SeqCst) && acts == 0 {
                 continue;
             }
             self.room.notify_one();
             match self.folded(&store, kept.take()).await {
                 Ok(lease) => {
-                    store.metrics.folded(entries);
+                    store.metrics.folded(acts);
                     kept = Some(lease);
                 }
                 Err(error) => {
                     tracing::warn!("what was recorded is not folded yet: {}", error.with_causes());
-                    self.add(entries);
+                    self.add(acts);
                     sleep(FAILURE_PAUSE).await;
                 }
             }
             drop(alone);
             // Meanwhile others may have left some to whoever folds alone.
-            if self.entries() > 0 {
+            if self.acts() > 0 {
                 self.grown.notify_one();
             }
         }

@@ -31,6 +31,11 @@ impl Entry {
     pub(super) fn key(&self) -> EntryKey {
         (self.tenant.clone(), self.interaction.id.clone())
     }
+
+    /// How many acts it stands for: one toward each recipient.
+    pub(super) fn acts(&self) -> usize {
+        self.interaction.recipients.len()
+    }
 }
 
 /// What the ledger holds under an id.

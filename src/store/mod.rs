@@ -197,8 +197,8 @@ impl Store {
 
     /// An owner's connections, or the one with `peer`, with the policy to score them by: the pinned one, else the one in use.
     /// As of what time is asked when it is settled what is seen: so nothing that was done before the answer lies after its
-    /// time. More than [`MAX_ROWS`] ties, commitments, acts that are not folded yet, or of the past acts or active days are an
-    /// error.
+    /// time. More than [`MAX_ROWS`] ties, or commitments, or of the past acts or active days are an error; so is too much that
+    /// is not folded yet.
     pub async fn view(
         &self,
         tenant: &TenantId,
@@ -222,7 +222,7 @@ impl Store {
                 view::view(&mut snapshot, &asked, &overlay, self.policy, most).await
             };
             let view = match read.await {
-                Err(StoreError::TooLarge(_)) if most < MAX_ROWS => return Ok(Found::Larger),
+                Err(StoreError::TooLarge(_) | StoreError::Lagging) if most < MAX_ROWS => return Ok(Found::Larger),
                 view => view?,
             };
             snapshot.commit().await?;

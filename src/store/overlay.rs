@@ -20,12 +20,16 @@ use super::{
     rows::{ActRow, RhythmKey, TieKey},
 };
 
+/// The most acts that are not folded yet that a reader takes in by itself; more would take too much memory.
+const MAX_UNFOLDED: usize = 50_000;
+
 /// What is not folded yet of a tenant, in the moment that a transaction sees.
 #[derive(Default)]
 pub(super) struct Overlay(Absorbed);
 
 impl Overlay {
-    /// Reads it, in a snapshot: all of it, or what concerns these persons. More than `most` acts are an error.
+    /// Reads it, in a snapshot: all of it, or what concerns these persons. More than `most` acts, or [`MAX_UNFOLDED`], are an
+    /// error.
     pub(super) async fn read(
         connection: &mut PgConnection,
         tenant: &TenantId,
@@ -37,6 +41,7 @@ impl Overlay {
         if moment.is_folded {
             return Ok(Self::default());
         }
+        let most = most.min(MAX_UNFOLDED);
         let marks: Option<Vec<i64>> =
             persons.map(|persons| persons.iter().map(|person| PersonMark::of(person).0).collect());
         let mut rows = sqlx::query_as!(
@@ -55,7 +60,7 @@ impl Overlay {
         .fetch_all(&mut *connection)
         .await?;
         if rows.len() > most {
-            return Err(StoreError::TooLarge(most));
+            return Err(StoreError::Lagging);
         }
         if let Some(persons) = persons {
             let persons: HashSet<&str> = persons.iter().map(PersonId::as_str).collect();

@@ -228,7 +228,7 @@ impl Store {
         let columns = keys.iter().collect();
         let overlay = Overlay::read(snapshot, &kept.tenant, &moment, Some(&persons), MOST_FRESH, self.policy);
         let overlay = match overlay.await {
-            Err(StoreError::TooLarge(_)) => return Ok(None),
+            Err(StoreError::Lagging) => return Ok(None),
             overlay => overlay?,
         };
         let mut ties = if peers.is_empty() { HashMap::new() } else { tie::get(snapshot, &columns).await? };

@@ -24,12 +24,12 @@ use super::{
 
 /// How many batches can be written at once, each over a connection that is kept for it.
 pub const LANES: usize = 2;
-/// The most entries that share a commit.
+/// With how many acts a batch takes no more.
 pub const MAX_BATCH: usize = 512;
 /// How many entries make a batch that does not wait until the one before it is committed.
 const BESIDE: usize = 64;
-/// The most entries of single calls, and of streams, that wait beyond what the next batches can hold. More calls are refused;
-/// streams wait.
+/// The most entries of single calls, and of streams, that wait beyond as many as the next batches could hold of one act each. More
+/// calls are refused; streams wait.
 pub const QUEUE_LEN: usize = 4096;
 
 /// Why an entry was not recorded.
@@ -137,6 +137,19 @@ impl Line {
         self.is_open && self.waiting.len() < LANES * MAX_BATCH
     }
 
+    /// How many of the entries that have waited longest come to so many acts, the last one included, and to how many.
+    fn first(&self, enough: usize) -> (usize, usize) {
+        let (mut entries, mut acts) = (0, 0);
+        for pending in &self.waiting {
+            if acts >= enough {
+                break;
+            }
+            entries += 1;
+            acts += pending.entry.acts();
+        }
+        (entries, acts)
+    }
+
     /// Takes in what has arrived, as soon as anything has, or closes when nothing more can.
     async fn take_in(&mut self) {
         self.is_open = self.arriving.recv_many(&mut self.arrived, MAX_BATCH).await > 0;
@@ -206,9 +219,10 @@ impl Lanes {
             return None;
         }
         let recorder = self.recorders.pop()?;
+        let (_, wanted) = self.streams.first(MAX_BATCH / 2);
+        let (of_calls, acts) = self.calls.first(MAX_BATCH - wanted.min(MAX_BATCH / 2));
+        let (of_streams, _) = self.streams.first(MAX_BATCH.saturating_sub(acts));
         let (calls, streams) = (&mut self.calls.waiting, &mut self.streams.waiting);
-        let of_calls = calls.len().min(MAX_BATCH - streams.len().min(MAX_BATCH / 2));
-        let of_streams = streams.len().min(MAX_BATCH - of_calls);
         Some((calls.drain(..of_calls).chain(streams.drain(..of_streams)).collect(), recorder))
     }
 }
@@ -216,10 +230,14 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{scoring::DEFAULT, store::batch::tests::entry};
+    use crate::{domain::MAX_RECIPIENTS, scoring::DEFAULT, store::batch::tests::entry};
 
     fn waiting(entries: usize) -> impl Iterator<Item = Pending> {
-        (0..entries).map(|_| Pending::new(entry()).0)
+        groups(entries, 1)
+    }
+
+    fn groups(entries: usize, recipients: usize) -> impl Iterator<Item = Pending> {
+        (0..entries).map(move |_| Pending::new(entry(recipients)).0)
     }
 
     fn with(calls: usize, streams: usize) -> Lanes {
@@ -253,6 +271,18 @@ mod tests {
         assert_eq!([next(&mut lanes), next(&mut lanes)], [Some(MAX_BATCH); 2]);
         lanes.ahead.add(2 * MAX_BATCH);
         assert_eq!(next(&mut lanes), None);
+    }
+
+    #[tokio::test]
+    async fn what_concerns_many_counts_for_as_many() {
+        let enough = MAX_BATCH.div_ceil(MAX_RECIPIENTS);
+        for (calls, streams, shares) in [(20, 0, [enough, 0]), (0, 20, [0, enough]), (20, 20, [3, 3])] {
+            let mut lanes = with(0, 0);
+            lanes.calls.waiting.extend(groups(calls, MAX_RECIPIENTS));
+            lanes.streams.waiting.extend(groups(streams, MAX_RECIPIENTS));
+            lanes.next().unwrap();
+            assert_eq!([calls - lanes.calls.waiting.len(), streams - lanes.streams.waiting.len()], shares);
+        }
     }
 
     #[tokio::test]

@@ -241,14 +241,14 @@ impl Metrics {
         self.0.queue_age.record(longest_wait.as_secs_f64(), &[]);
     }
 
-    /// So many entries more are to be folded.
-    pub fn to_fold(&self, entries: usize) {
-        self.0.unfolded.fetch_add(i64::try_from(entries).unwrap_or(i64::MAX), Ordering::Relaxed);
+    /// So many acts more are to be folded.
+    pub fn to_fold(&self, acts: usize) {
+        self.0.unfolded.fetch_add(i64::try_from(acts).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
-    /// So many entries are folded.
-    pub fn folded(&self, entries: usize) {
-        self.0.unfolded.fetch_sub(i64::try_from(entries).unwrap_or(i64::MAX), Ordering::Relaxed);
+    /// So many acts are folded.
+    pub fn folded(&self, acts: usize) {
+        self.0.unfolded.fetch_sub(i64::try_from(acts).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// A batch is tried again.

@@ -100,8 +100,11 @@ pub const QUEUE_AGE: Metric =
 pub const QUEUE_OLDEST: Metric =
     metric("rapport.writer.queue.oldest", "s", "How long the entry has waited by now that waits longest");
 /// How many entries are recorded and not folded yet.
-pub const FOLD_BACKLOG: Metric =
-    metric("rapport.fold.backlog", "{entry}", "Entries that this server recorded and that are not folded yet");
+pub const FOLD_BACKLOG: Metric = metric(
+    "rapport.fold.backlog",
+    "{act}",
+    "Acts toward one recipient that this server recorded and that are not folded yet",
+);
 /// A counter by [`ENTRY_OUTCOME`].
 pub const ENTRIES: Metric = metric("rapport.ledger.entries", "{entry}", "What became of entries for the ledger");
 /// A counter by [`LOOKUP_RESULT`].

@@ -13,8 +13,9 @@ use tokio::{task::JoinHandle, time::sleep};
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{Client, act, after, all_folded, client_of, config, database, databases, day, eventually, record, start},
+    harness::{Client, act, all_folded, client_of, config, database, databases, day, eventually, record, start},
     telemetry::metric,
+    wire::assert_refused,
 };
 
 /// So many ties make a view a large one.
@@ -132,18 +133,46 @@ async fn as_many_large_views_are_read_at_once_as_there_is_memory_for() {
     }
 }
 
+/// Records a hundred acts at once.
+async fn greet(client: &mut Client) {
+    let recipients = (0..100).map(|person| format!("p{person}")).collect();
+    let greeting = act(Kind::Message, "vera", "", day(1));
+    record(client, pb::Interaction { recipients, ..greeting }).await;
+}
+
+/// So many times as much waits to be folded from now on.
+async fn unfolded(operator: &mut PgConnection, times: u32) {
+    let again = format!(
+        "INSERT INTO unfolded
+         SELECT tenant, revision + number, persons, interaction_ids, actors, recipients, times, kinds, group_sizes,
+             efforts_micros, unprompted, serve_goals, due_times, refer_to
+         FROM unfolded, generate_series(1, {times} - 1) AS number"
+    );
+    execute(operator, &again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_that_is_not_folded_than_memory_is_meant_for_is_refused_until_it_is() {
+    let (mut operator, mut watch, mut client, _) = server([0, 0]).await;
+    execute(&mut operator, "BEGIN; LOCK TABLE tie IN EXCLUSIVE MODE").await;
+    greet(&mut client).await;
+    waiting(&mut watch, 1).await;
+    unfolded(&mut watch, 501).await;
+    let refused = rank(&client, "ada", Duration::from_secs(30)).await.unwrap().unwrap_err();
+    assert_refused(&refused, Code::ResourceExhausted, "OVERLOADED", &["ada", "vera"]);
+    execute(&mut operator, "COMMIT").await;
+    eventually("there is less to fold", async || rank(&client, "ada", Duration::from_secs(30)).await.unwrap().is_ok())
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_folded_yet_makes_a_view_a_large_one_too() {
-    const RECIPIENTS: i64 = 100;
     let (mut operator, mut watch, mut client, _) = server([0, 0]).await;
     // Folding needs rhythms as well.
     execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
-    for number in 0..=LARGE / RECIPIENTS {
-        let recipients = (0..RECIPIENTS).map(|person| format!("p{person}")).collect();
-        let greeting = act(Kind::Message, "vera", "", after(day(1), number));
-        record(&mut client, pb::Interaction { recipients, ..greeting }).await;
-    }
+    greet(&mut client).await;
     waiting(&mut watch, 1).await;
+    unfolded(&mut watch, 51).await;
     let ranked = ["ada", "p1", "p2"].map(|person| rank(&client, person, Duration::from_secs(30)));
     waiting(&mut watch, 2).await;
     execute(&mut operator, "COMMIT").await;
