@@ -105,7 +105,7 @@ fn fallback(error: &ServiceError) -> Option<Fallback> {
         return None;
     };
     match source.downcast_ref() {
-        Some(StoreError::Behind) => Some(Fallback::Behind),
+        Some(StoreError::Behind | StoreError::Lagging) => Some(Fallback::Behind),
         Some(StoreError::Unwanted) => None,
         _ => Some(Fallback::Failed),
     }

@@ -48,6 +48,8 @@ pub(super) struct Views {
     kept: Arc<Cache<Owner, Place, Bytes>>,
     /// For each large view that may be read and used beside others.
     turns: Arc<Semaphore>,
+    /// For the one of whose tenant much is not folded yet: so it keeps no large one of another tenant waiting.
+    lagging: Arc<Semaphore>,
 }
 
 /// What a ranking is made of.
@@ -68,6 +70,7 @@ impl Views {
         Self {
             kept: Arc::new(Cache::with_weighter(LAID_OUT_FOR, bytes, Bytes)),
             turns: Arc::new(Semaphore::new(turns.min(Semaphore::MAX_PERMITS))),
+            lagging: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -81,10 +84,12 @@ impl Views {
         pinned: Option<&PolicyVersion>,
     ) -> Result<Option<(Box<Viewed>, Turn)>, ServiceError> {
         let few = store.view(tenant, owner, peer, as_of, pinned, FEW_ROWS).await?;
-        if !matches!(few, Found::Larger) {
-            return Ok(few.view().map(|viewed| (viewed, None)));
-        }
-        let turn = store.unwanted().run_until_cancelled_owned(Arc::clone(&self.turns).acquire_owned()).await;
+        let turns = match few {
+            Found::Larger => &self.turns,
+            Found::Lagging => &self.lagging,
+            few => return Ok(few.view().map(|viewed| (viewed, None))),
+        };
+        let turn = store.unwanted().run_until_cancelled_owned(Arc::clone(turns).acquire_owned()).await;
         let turn = turn.and_then(Result::ok).ok_or(StoreError::Unwanted)?;
         let all = store.view(tenant, owner, peer, as_of, pinned, MAX_ROWS).await?;
         Ok(all.view().map(|viewed| (viewed, Some(turn))))

@@ -16,7 +16,7 @@ use std::{
 
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
-    sync::{Mutex, Notify, RwLock},
+    sync::{Mutex, Notify},
     time::sleep,
 };
 
@@ -60,8 +60,6 @@ pub(super) struct Ahead {
     grown: Notify,
     /// Held by whoever folds when nobody else does.
     alone: Mutex<()>,
-    /// Shared by those who fold; whoever began the same tie as another has it alone.
-    folding: RwLock<()>,
     /// Told when there is room for more.
     pub room: Notify,
     /// Tenants whose acts could not be folded, so that they keep nobody else's from it, and until when.
@@ -120,7 +118,7 @@ impl Ahead {
             }
             drop(alone);
             // Meanwhile others may have left some to whoever folds alone.
-            if self.acts() > 0 {
+            if self.acts() > 0 || self.looks.load(Ordering::SeqCst) {
                 self.grown.notify_one();
             }
         }
@@ -177,7 +175,7 @@ impl Store {
             sqlx::query_scalar!("SELECT DISTINCT tenant FROM unfolded").fetch_all(&mut *connection).await?;
         tenants.retain(|tenant| !ahead.is_left_alone(tenant));
         if tenants.len() > 1 && !self.is_distributed() {
-            match self.fold_of(connection, &tenants, &ahead.folding).await {
+            match self.fold_of(connection, &tenants).await {
                 Ok(()) => return Ok(Vec::new()),
                 Err(error) if !error.leaves_session() => return Err(error),
                 // One of them is in the way of the others.
@@ -186,7 +184,7 @@ impl Store {
         }
         let mut failed = Vec::new();
         for tenant in tenants {
-            match self.fold_of(connection, std::slice::from_ref(&tenant), &ahead.folding).await {
+            match self.fold_of(connection, std::slice::from_ref(&tenant)).await {
                 Err(error) if !error.leaves_session() => return Err(error),
                 Err(error) => failed.push((tenant, error)),
                 Ok(()) => {}
@@ -196,22 +194,10 @@ impl Store {
     }
 
     /// Folds what is recorded for these tenants, so much at a time.
-    async fn fold_of(
-        &self,
-        connection: &mut PgConnection,
-        tenants: &[String],
-        folding: &RwLock<()>,
-    ) -> Result<(), StoreError> {
+    async fn fold_of(&self, connection: &mut PgConnection, tenants: &[String]) -> Result<(), StoreError> {
         let mut attempt = 1;
         loop {
-            let folded = if attempt == 1 {
-                let _shared = folding.read().await;
-                self.fold_some(connection, tenants).await
-            } else {
-                let _alone = folding.write().await;
-                self.fold_some(connection, tenants).await
-            };
-            match folded {
+            match self.fold_some(connection, tenants).await {
                 Ok(true) => attempt = 1,
                 Ok(false) => return Ok(()),
                 Err(StoreError::Raced) if attempt < ATTEMPTS => attempt += 1,

@@ -222,7 +222,8 @@ impl Store {
                 view::view(&mut snapshot, &asked, &overlay, self.policy, most).await
             };
             let view = match read.await {
-                Err(StoreError::TooLarge(_) | StoreError::Lagging) if most < MAX_ROWS => return Ok(Found::Larger),
+                Err(StoreError::TooLarge(_)) if most < MAX_ROWS => return Ok(Found::Larger),
+                Err(StoreError::Lagging) if most < MAX_ROWS => return Ok(Found::Lagging),
                 view => view?,
             };
             snapshot.commit().await?;

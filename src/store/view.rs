@@ -79,6 +79,8 @@ pub enum Found {
     View(Box<Viewed>),
     /// It is made of more rows than were to be read.
     Larger,
+    /// More of its tenant is not folded yet than was to be read.
+    Lagging,
     /// There is no policy of that name.
     NoPolicy,
 }
@@ -88,7 +90,7 @@ impl Found {
     pub fn view(self) -> Option<Box<Viewed>> {
         match self {
             Self::View(viewed) => Some(viewed),
-            Self::Larger | Self::NoPolicy => None,
+            Self::Larger | Self::Lagging | Self::NoPolicy => None,
         }
     }
 }

@@ -26,10 +26,10 @@ use super::{
 pub const LANES: usize = 2;
 /// With how many acts a batch takes no more.
 pub const MAX_BATCH: usize = 512;
-/// How many entries make a batch that does not wait until the one before it is committed.
+/// How many acts make a batch that does not wait until the one before it is committed.
 const BESIDE: usize = 64;
-/// The most entries of single calls, and of streams, that wait beyond as many as the next batches could hold of one act each. More
-/// calls are refused; streams wait.
+/// The most entries of single calls, and of streams, that wait beyond some [`LANES`] times [`MAX_BATCH`] of them. More calls
+/// are refused; streams wait.
 pub const QUEUE_LEN: usize = 4096;
 
 /// Why an entry was not recorded.
@@ -215,13 +215,14 @@ impl Lanes {
     /// hold all, single calls and streams have half of it each, or what the others leave.
     fn next(&mut self) -> Option<(Vec<Pending>, Recorder)> {
         let enough = if self.recorders.len() == LANES { 1 } else { BESIDE };
-        if self.waiting() < enough || self.ahead.is_full() {
+        let waiting = self.calls.first(enough).1 + self.streams.first(enough).1;
+        if waiting < enough || self.ahead.is_full() {
             return None;
         }
         let recorder = self.recorders.pop()?;
-        let (_, wanted) = self.streams.first(MAX_BATCH / 2);
-        let (of_calls, acts) = self.calls.first(MAX_BATCH - wanted.min(MAX_BATCH / 2));
-        let (of_streams, _) = self.streams.first(MAX_BATCH.saturating_sub(acts));
+        let share = self.streams.first(MAX_BATCH / 2).1.min(MAX_BATCH / 2);
+        let (of_calls, acts) = self.calls.first(MAX_BATCH - share);
+        let (of_streams, _) = self.streams.first(MAX_BATCH.saturating_sub(acts).max(share));
         let (calls, streams) = (&mut self.calls.waiting, &mut self.streams.waiting);
         Some((calls.drain(..of_calls).chain(streams.drain(..of_streams)).collect(), recorder))
     }
@@ -276,12 +277,28 @@ mod tests {
     #[tokio::test]
     async fn what_concerns_many_counts_for_as_many() {
         let enough = MAX_BATCH.div_ceil(MAX_RECIPIENTS);
-        for (calls, streams, shares) in [(20, 0, [enough, 0]), (0, 20, [0, enough]), (20, 20, [3, 3])] {
+        for (calls, streams, shares) in
+            [(20, 0, [enough, 0]), (0, 20, [0, enough]), (20, 20, [3, 3]), (20, 1, [5, 1]), (1, 20, [1, 5])]
+        {
             let mut lanes = with(0, 0);
             lanes.calls.waiting.extend(groups(calls, MAX_RECIPIENTS));
             lanes.streams.waiting.extend(groups(streams, MAX_RECIPIENTS));
             lanes.next().unwrap();
             assert_eq!([calls - lanes.calls.waiting.len(), streams - lanes.streams.waiting.len()], shares);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_of_few_is_not_kept_waiting_by_what_concerns_many() {
+        for (calls, streams) in [(true, false), (false, true)] {
+            let mut lanes = with(0, 0);
+            let recipients = |is_of_few: bool| if is_of_few { 1 } else { MAX_RECIPIENTS };
+            let count = |is_of_few: bool| if is_of_few { 1 } else { 20 };
+            lanes.calls.waiting.extend(groups(count(calls), recipients(calls)));
+            lanes.streams.waiting.extend(groups(count(streams), recipients(streams)));
+            lanes.next().unwrap();
+            let of_few = if calls { &lanes.calls } else { &lanes.streams };
+            assert!(of_few.waiting.is_empty());
         }
     }
 

@@ -99,7 +99,7 @@ pub const QUEUE_AGE: Metric =
 /// How old the oldest entry is that waits; 0 when none does.
 pub const QUEUE_OLDEST: Metric =
     metric("rapport.writer.queue.oldest", "s", "How long the entry has waited by now that waits longest");
-/// How many entries are recorded and not folded yet.
+/// How many acts are recorded and not folded yet.
 pub const FOLD_BACKLOG: Metric = metric(
     "rapport.fold.backlog",
     "{act}",
