@@ -156,9 +156,10 @@ impl Appended {
     }
 }
 
-/// Appends interactions with different keys, in the order given, and tells which of them are new. Where there are new ones, or none were given, it raises the revisions of the tenants of the persons
-/// who are touched and notes whom: those of the interactions, and the others named here. From there to the commit, whoever
-/// else records for such a tenant waits. It is one statement, so that it takes one round trip and commits by itself.
+/// Appends interactions with different keys, in the order given, and tells which of them are new. Where there are new ones, or
+/// none were given, it raises the revisions of the tenants of the persons who are touched and notes whom: those of the
+/// interactions, and the others named here. From there to the commit, whoever else records for such a tenant waits. It is one
+/// statement, so that it takes one round trip and commits by itself.
 #[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub(super) async fn append<'a>(
     connection: &mut PgConnection,

@@ -1,6 +1,5 @@
 //! What is recorded and not folded yet, taken in for one reader: what folding it would make of ties, commitments and rhythms,
-//! laid over the rows that are kept. So an answer shows all that was recorded before it, and waits for
-//! nobody, up to a limit.
+//! laid over the rows that are kept. So an answer shows all that was recorded before it, and waits for nobody, up to a limit.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
