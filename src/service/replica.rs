@@ -147,3 +147,20 @@ impl Service {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_stays_in_use_for_what_it_will_catch_up_with_or_nobody_waits_for() {
+        let reason = |error: StoreError| fallback(&error.into());
+        for error in [StoreError::Behind, StoreError::Lagging] {
+            assert!(matches!(reason(error), Some(Fallback::Behind)));
+        }
+        assert!(matches!(reason(StoreError::Silent), Some(Fallback::Failed)));
+        for error in [StoreError::TooLarge(1), StoreError::Unwanted] {
+            assert!(reason(error).is_none());
+        }
+    }
+}

@@ -275,30 +275,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_concerns_many_counts_for_as_many() {
-        let enough = MAX_BATCH.div_ceil(MAX_RECIPIENTS);
-        for (calls, streams, shares) in
-            [(20, 0, [enough, 0]), (0, 20, [0, enough]), (20, 20, [3, 3]), (20, 1, [5, 1]), (1, 20, [1, 5])]
-        {
+    async fn what_concerns_many_counts_for_as_many_and_keeps_nobody_waiting() {
+        const MANY: usize = MAX_RECIPIENTS;
+        let enough = MAX_BATCH.div_ceil(MANY);
+        for (calls, streams, shares) in [
+            ((20, MANY), (0, 1), [enough, 0]),
+            ((0, 1), (20, MANY), [0, enough]),
+            ((20, MANY), (20, MANY), [3, 3]),
+            ((20, MANY), (1, MANY), [5, 1]),
+            ((1, MANY), (20, MANY), [1, 5]),
+            ((20, MANY), (1, 1), [enough, 1]),
+            ((1, 1), (20, MANY), [1, enough]),
+        ] {
             let mut lanes = with(0, 0);
-            lanes.calls.waiting.extend(groups(calls, MAX_RECIPIENTS));
-            lanes.streams.waiting.extend(groups(streams, MAX_RECIPIENTS));
+            lanes.calls.waiting.extend(groups(calls.0, calls.1));
+            lanes.streams.waiting.extend(groups(streams.0, streams.1));
             lanes.next().unwrap();
-            assert_eq!([calls - lanes.calls.waiting.len(), streams - lanes.streams.waiting.len()], shares);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_of_few_is_not_kept_waiting_by_what_concerns_many() {
-        for (calls, streams) in [(true, false), (false, true)] {
-            let mut lanes = with(0, 0);
-            let recipients = |is_of_few: bool| if is_of_few { 1 } else { MAX_RECIPIENTS };
-            let count = |is_of_few: bool| if is_of_few { 1 } else { 20 };
-            lanes.calls.waiting.extend(groups(count(calls), recipients(calls)));
-            lanes.streams.waiting.extend(groups(count(streams), recipients(streams)));
-            lanes.next().unwrap();
-            let of_few = if calls { &lanes.calls } else { &lanes.streams };
-            assert!(of_few.waiting.is_empty());
+            let left = [lanes.calls.waiting.len(), lanes.streams.waiting.len()];
+            assert_eq!([calls.0 - left[0], streams.0 - left[1]], shares);
         }
     }
 
