@@ -35,6 +35,9 @@ impl Random {
 pub(super) struct Crowd {
     /// The chance of each place and of those before it.
     up_to: Vec<f64>,
+    /// All chance in as many equal parts as there are places: where each begins, and the first place that reaches into it (the
+    /// guide table of Chen and Asau, 1974). Who is drawn is found there or a few places on.
+    parts: Vec<(f64, usize)>,
 }
 
 impl Crowd {
@@ -49,12 +52,24 @@ impl Crowd {
         for sum in &mut up_to {
             *sum /= total;
         }
-        Self { up_to }
+        let mut place = 0;
+        let part = |number| {
+            let begin = f64::from(number) / f64::from(persons);
+            while up_to[place] <= begin {
+                place += 1;
+            }
+            (begin, place)
+        };
+        let parts = (0..persons).map(part).collect();
+        Self { up_to, parts }
     }
 
     fn pick(&self, random: &mut Random) -> usize {
-        let part = random.part();
-        self.up_to.partition_point(|sum| *sum <= part).min(self.up_to.len() - 1)
+        let last = self.up_to.len() - 1;
+        let part = random.below(self.parts.len());
+        let ((begin, first), end) = (self.parts[part], self.parts.get(part + 1).map_or(1.0, |next| next.0));
+        let chance = begin + random.part() * (end - begin);
+        (first..last).find(|place| self.up_to[*place] > chance).unwrap_or(last)
     }
 }
 
