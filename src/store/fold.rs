@@ -29,6 +29,7 @@ use super::{
     history::ActsByTie,
     lease::{Lease, within},
     rows::{ActRow, only},
+    turns::{Turn, Turns},
 };
 
 /// How many folds of a server go on at once, each over a connection that is kept for it.
@@ -64,6 +65,7 @@ pub(super) struct Ahead {
     pub room: Notify,
     /// Tenants whose acts could not be folded, so that they keep nobody else's from it, and until when.
     left_alone: std::sync::Mutex<HashMap<String, Instant>>,
+    turns: Turns,
 }
 
 impl Ahead {
@@ -175,7 +177,7 @@ impl Store {
             sqlx::query_scalar!("SELECT DISTINCT tenant FROM unfolded").fetch_all(&mut *connection).await?;
         tenants.retain(|tenant| !ahead.is_left_alone(tenant));
         if tenants.len() > 1 && !self.is_distributed() {
-            match self.fold_of(connection, &tenants).await {
+            match self.fold_of(connection, &tenants, &ahead.turns).await {
                 Ok(()) => return Ok(Vec::new()),
                 Err(error) if !error.leaves_session() => return Err(error),
                 // One of them is in the way of the others.
@@ -184,7 +186,7 @@ impl Store {
         }
         let mut failed = Vec::new();
         for tenant in tenants {
-            match self.fold_of(connection, std::slice::from_ref(&tenant)).await {
+            match self.fold_of(connection, std::slice::from_ref(&tenant), &ahead.turns).await {
                 Err(error) if !error.leaves_session() => return Err(error),
                 Err(error) => failed.push((tenant, error)),
                 Ok(()) => {}
@@ -194,10 +196,15 @@ impl Store {
     }
 
     /// Folds what is recorded for these tenants, so much at a time.
-    async fn fold_of(&self, connection: &mut PgConnection, tenants: &[String]) -> Result<(), StoreError> {
+    async fn fold_of(
+        &self,
+        connection: &mut PgConnection,
+        tenants: &[String],
+        turns: &Turns,
+    ) -> Result<(), StoreError> {
         let mut attempt = 1;
         loop {
-            match self.fold_some(connection, tenants).await {
+            match self.fold_some(connection, tenants, turns).await {
                 Ok(true) => attempt = 1,
                 Ok(false) => return Ok(()),
                 Err(StoreError::Raced) if attempt < ATTEMPTS => attempt += 1,
@@ -207,14 +214,19 @@ impl Store {
     }
 
     /// Folds in one transaction, and tells whether there may be more.
-    async fn fold_some(&self, connection: &mut PgConnection, tenants: &[String]) -> Result<bool, StoreError> {
+    async fn fold_some(
+        &self,
+        connection: &mut PgConnection,
+        tenants: &[String],
+        turns: &Turns,
+    ) -> Result<bool, StoreError> {
         let mut transaction = connection.begin_with(BEGIN).await?;
-        let folded = match claim(&mut transaction, tenants).await {
-            Ok(claimed) => self.fold_claimed(&mut transaction, claimed).await,
-            Err(error) => Err(error),
-        };
-        match folded {
-            Ok(has_more) => transaction.commit().await.map(|()| has_more).map_err(Into::into),
+        match self.fold_claimed(&mut transaction, tenants, turns).await {
+            Ok((has_more, turn)) => {
+                transaction.commit().await?;
+                drop(turn);
+                Ok(has_more)
+            }
             Err(error) => {
                 if error.leaves_session() {
                     transaction.rollback().await?;
@@ -224,12 +236,18 @@ impl Store {
         }
     }
 
-    /// Folds what is claimed, and tells whether there may be more.
-    async fn fold_claimed(&self, connection: &mut PgConnection, claimed: Claimed) -> Result<bool, StoreError> {
-        let Claimed { acts, revisions, has_more } = claimed;
+    /// Folds what it can claim. Tells whether there may be more, and keeps the turn for as long as the transaction goes on.
+    async fn fold_claimed<'a>(
+        &self,
+        connection: &mut PgConnection,
+        tenants: &[String],
+        turns: &'a Turns,
+    ) -> Result<(bool, Turn<'a>), StoreError> {
+        let Claimed { acts, revisions, has_more } = claim(connection, tenants).await?;
+        let turn = turns.next(acts.keys()).await;
         absorb(connection, acts, self.policy).await?;
         changes::forget(connection, &revisions).await?;
-        Ok(has_more)
+        Ok((has_more, turn))
     }
 }
 

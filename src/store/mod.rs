@@ -29,6 +29,7 @@ mod rhythm;
 mod rows;
 mod schema;
 mod tie;
+mod turns;
 mod view;
 mod writer;
 
