@@ -245,6 +245,7 @@ impl Store {
     ) -> Result<(bool, Turn<'a>), StoreError> {
         let Claimed { acts, revisions, has_more } = claim(connection, tenants).await?;
         let turn = turns.next(acts.keys()).await;
+        turn.among_servers(connection, revisions.iter().map(|(tenant, _)| &**tenant)).await?;
         absorb(connection, acts, self.policy).await?;
         changes::forget(connection, &revisions).await?;
         Ok((has_more, turn))

@@ -1,16 +1,18 @@
-//! Turns of the folds of a server: those that concern the same two persons go one after the other. Side by side they would wait
-//! for each other's locks, and who begins a tie second would have to fold all of it again. What other servers fold is not known
-//! here; with them it is so.
+//! Turns of folds. Of those of a server that concern the same two persons, one goes after the other: side by side they would wait
+//! for each other's locks, and who begins a tie second would have to fold all of its acts again. What other servers fold is not
+//! known here, so with them one that has none beside it takes turns for whole tenants. That saves work and nothing else: folds
+//! that meet all the same are told apart by the rows they lock.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
-use super::rows::TieKey;
+use super::{StoreError, rows::TieKey};
 
 /// The folds that go on.
 #[derive(Debug, Default)]
@@ -53,10 +55,42 @@ impl Turns {
         turn
     }
 
+    fn is_alone(&self) -> bool {
+        self.underway.lock().unwrap_or_else(PoisonError::into_inner).len() == 1
+    }
+
     fn pair(&self, tie: &TieKey) -> u64 {
         let (one, other) = (&tie.actor, &tie.recipient);
         self.hashing.hash_one((&tie.tenant, one.min(other), one.max(other)))
     }
+}
+
+impl Turn<'_> {
+    /// Waits for what other servers fold of these tenants, unless this one folds more beside it. They wait in turn until the
+    /// transaction ends.
+    pub(super) async fn among_servers<'a>(
+        &self,
+        connection: &mut PgConnection,
+        tenants: impl Iterator<Item = &'a str>,
+    ) -> Result<(), StoreError> {
+        // In the same order everywhere, so that nobody waits for each other.
+        let locks: BTreeSet<i64> = tenants.map(lock).collect();
+        if !self.turns.is_alone() || locks.is_empty() {
+            return Ok(());
+        }
+        let locks: Vec<i64> = locks.into_iter().collect();
+        sqlx::query!("SELECT pg_advisory_xact_lock(turn.lock) FROM UNNEST($1::bigint[]) AS turn (lock)", &locks)
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
+
+/// What stands for folding a tenant among the advisory locks of a database.
+fn lock(tenant: &str) -> i64 {
+    let hash = blake3::Hasher::new().update(b"folding of ").update(tenant.as_bytes()).finalize();
+    let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 8], &[]));
+    i64::from_le_bytes(*first)
 }
 
 impl Drop for Turn<'_> {
