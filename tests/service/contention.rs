@@ -230,6 +230,33 @@ async fn ties_that_others_begin_again_and_again_are_folded_all_the_same() {
     assert_derived(&url).await;
 }
 
+/// Servers take turns at folding for a tenant, and nobody who records or asks waits for that.
+#[tokio::test]
+async fn servers_take_turns_at_a_tenant() {
+    let url = database(true).await;
+    let [mut folding, mut watching] =
+        [PgConnection::connect(&url).await.unwrap(), PgConnection::connect(&url).await.unwrap()];
+    // What servers of any version agree on.
+    let turn = i64::from_le_bytes(blake3::hash(b"folding of shared").as_bytes()[..8].try_into().unwrap());
+    let mut other = folding.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(turn).execute(&mut *other).await.unwrap();
+    let server = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(server.address(), "shared");
+    record(&mut client, item("waiting", 0)).await;
+    eventually("its turn is waited for", async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watching).await.unwrap() == 1
+    })
+    .await;
+    let act = item("waiting", 0);
+    let ranked = client.rank_connections(pb::RankConnectionsRequest { person: act.actor, ..Default::default() });
+    assert_eq!(ranked.await.unwrap().into_inner().connections[0].peer, act.recipients[0]);
+    other.commit().await.unwrap();
+    all_folded(&url).await;
+    assert_derived(&url).await;
+}
+
 /// Records a commitment and its outcome at once, on different servers, and both again on the other one; returns how many
 /// answers said that it was again.
 async fn make_and_settle([one, other]: &mut [Client; 2], made: Kind, outcome: Kind, number: usize) -> usize {
