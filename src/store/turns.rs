@@ -1,7 +1,7 @@
 //! Turns of folds. Of those of a server that concern the same two persons, one goes after the other: side by side they would wait
-//! for each other's locks, and who begins a tie second would have to fold all of its acts again. What other servers fold is not
-//! known here, so with them one that has none beside it takes turns for whole tenants. That saves work and nothing else: folds
-//! that meet all the same are told apart by the rows they lock.
+//! for each other's locks, and whichever begins a tie second would have to be done again. What other servers fold is not known
+//! here, so a fold that has none of its server beside it takes turns with theirs for whole tenants. All that saves work and
+//! nothing else: folds that meet all the same are kept apart by the rows they lock.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -66,14 +66,14 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Waits for what other servers fold of these tenants, unless this one folds more beside it. They wait in turn until the
-    /// transaction ends.
+    /// Waits for the folds of other servers that concern these tenants, unless this server folds more beside; they then wait
+    /// until the transaction ends.
     pub(super) async fn among_servers<'a>(
         &self,
         connection: &mut PgConnection,
         tenants: impl Iterator<Item = &'a str>,
     ) -> Result<(), StoreError> {
-        // In the same order everywhere, so that nobody waits for each other.
+        // In the same order everywhere: no two wait for each other.
         let locks: BTreeSet<i64> = tenants.map(lock).collect();
         if !self.turns.is_alone() || locks.is_empty() {
             return Ok(());
