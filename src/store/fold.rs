@@ -45,9 +45,8 @@ const MOST_AT_ONCE: i64 = 256;
 const ENOUGH_ACTS: i64 = 4096;
 /// How often folding is tried when others begin the same ties.
 const ATTEMPTS: u32 = 5;
-/// Begins a fold. What a crash takes back of it is unfolded again, so its commit waits neither for disks nor for standbys. A
-/// server that stands still half-way does not keep others from their turn for longer than this.
-const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL idle_in_transaction_session_timeout = '5s'";
+/// Begins a fold. What a crash takes back of it is unfolded again, so its commit waits neither for disks nor for standbys.
+const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off";
 /// How long a server pauses when it cannot fold.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 /// How long it leaves a tenant alone whose acts could not be folded, if that may pass; and if trying again cannot help.
@@ -237,7 +236,7 @@ impl Store {
         }
     }
 
-    /// Folds what it can claim. Tells whether there may be more, and keeps the turn for as long as the transaction goes on.
+    /// Folds what it can claim. Tells whether there may be more, and hands on the turn, which lasts until that is committed.
     async fn fold_claimed<'a>(
         &self,
         connection: &mut PgConnection,

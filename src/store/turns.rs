@@ -1,7 +1,7 @@
 //! Turns of folds. Of those of a server that concern the same two persons, one goes after the other: side by side they would wait
 //! for each other's locks, and whichever begins a tie second would have to be done again. What other servers fold is not known
-//! here, so a fold that has none of its server beside it takes turns with theirs for whole tenants. All that saves work and
-//! nothing else: folds that meet all the same are kept apart by the rows they lock.
+//! here, so a fold that has none of its server beside it takes turns with such folds of theirs, for whole tenants. That saves
+//! work, and what is folded does not depend on it: folds that meet all the same are kept apart by the rows they lock.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -55,8 +55,10 @@ impl Turns {
         turn
     }
 
-    fn is_alone(&self) -> bool {
-        self.underway.lock().unwrap_or_else(PoisonError::into_inner).len() == 1
+    /// Whether only one goes on that has something to fold.
+    fn is_one(&self) -> bool {
+        let underway = self.underway.lock().unwrap_or_else(PoisonError::into_inner);
+        underway.iter().filter(|fold| !fold.pairs.is_empty()).count() == 1
     }
 
     fn pair(&self, tie: &TieKey) -> u64 {
@@ -66,8 +68,8 @@ impl Turns {
 }
 
 impl Turn<'_> {
-    /// Waits for the folds of other servers that concern these tenants, unless this server folds more beside; they then wait
-    /// until the transaction ends.
+    /// Waits for folds of other servers that took turns at these tenants, unless this server folds more beside; others then wait
+    /// until the transaction ends. A server that stands still meanwhile keeps them for five seconds: then PostgreSQL ends it.
     pub(super) async fn among_servers<'a>(
         &self,
         connection: &mut PgConnection,
@@ -75,13 +77,17 @@ impl Turn<'_> {
     ) -> Result<(), StoreError> {
         // In the same order everywhere: no two wait for each other.
         let locks: BTreeSet<i64> = tenants.map(lock).collect();
-        if !self.turns.is_alone() || locks.is_empty() {
+        if locks.is_empty() || !self.turns.is_one() {
             return Ok(());
         }
         let locks: Vec<i64> = locks.into_iter().collect();
-        sqlx::query!("SELECT pg_advisory_xact_lock(turn.lock) FROM UNNEST($1::bigint[]) AS turn (lock)", &locks)
-            .execute(connection)
-            .await?;
+        sqlx::query!(
+            "SELECT pg_advisory_xact_lock(turn.lock), set_config('idle_in_transaction_session_timeout', '5s', true)
+             FROM UNNEST($1::bigint[]) AS turn (lock)",
+            &locks,
+        )
+        .fetch_all(connection)
+        .await?;
         Ok(())
     }
 }

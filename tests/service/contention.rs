@@ -250,6 +250,7 @@ async fn servers_take_turns_at_a_tenant() {
     })
     .await;
     let act = item("waiting", 0);
+    record(&mut client, item("waiting", 1)).await;
     let ranked = client.rank_connections(pb::RankConnectionsRequest { person: act.actor, ..Default::default() });
     assert_eq!(ranked.await.unwrap().into_inner().connections[0].peer, act.recipients[0]);
     other.commit().await.unwrap();
