@@ -14,6 +14,7 @@ use crate::telemetry::{
 
 use super::{
     Entry, Outcome, Store, StoreError,
+    append::Caution,
     fold::Ahead,
     lease::{Lease, within},
     record::record,
@@ -34,12 +35,13 @@ pub(super) struct Recorder {
     lease: Option<Lease>,
     /// How often the present batch was tried, with its parts.
     attempts: u32,
+    caution: Caution,
     ahead: Arc<Ahead>,
 }
 
 impl Recorder {
     pub(super) fn new(store: Store, ahead: Arc<Ahead>) -> Self {
-        Self { store, lease: None, attempts: 0, ahead }
+        Self { store, lease: None, attempts: 0, caution: Caution::default(), ahead }
     }
 
     /// Records entries at once, or those of each tenant when tables are distributed, and tells what became of each, in their
@@ -54,7 +56,7 @@ impl Recorder {
             let mut outcomes = Vec::with_capacity(entries.len());
             let together = |one: &Entry, next: &Entry| one.tenant == next.tenant || !self.store.is_distributed();
             for entries in entries.chunk_by(together) {
-                outcomes.extend(record(&mut lease, entries).await?);
+                outcomes.extend(record(&mut lease, entries, &mut self.caution).await?);
             }
             Ok(outcomes)
         });

@@ -56,6 +56,39 @@ impl PersonMark {
     }
 }
 
+/// A person of a tenant as changes note them.
+pub(super) fn mark<'a>(tenant: &'a TenantId, person: &PersonId) -> (&'a str, i64) {
+    (tenant.as_str(), PersonMark::of(person).0)
+}
+
+/// Raises the revisions of the tenants of these persons, and notes that they were touched. From there to the commit, whoever
+/// records for such a tenant waits.
+pub(super) async fn note<'a>(
+    connection: &mut PgConnection,
+    touched: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
+) -> Result<(), StoreError> {
+    let touched: BTreeSet<_> = touched.into_iter().map(|(tenant, person)| mark(tenant, person)).collect();
+    let (tenants, marks): (Vec<&str>, Vec<i64>) = touched.into_iter().unzip();
+    sqlx::query!(
+        "WITH touched AS MATERIALIZED (
+             SELECT tenant, array_agg(person) AS persons
+             FROM UNNEST($1::text[], $2::bigint[]) AS touched (tenant, person)
+             GROUP BY tenant
+         ), next AS (
+             INSERT INTO tenant_revision (tenant, revision)
+             SELECT tenant, 1 FROM touched ORDER BY tenant
+             ON CONFLICT (tenant) DO UPDATE SET revision = tenant_revision.revision + 1
+             RETURNING tenant, revision
+         )
+         INSERT INTO change (tenant, revision, persons) SELECT tenant, revision, persons FROM next JOIN touched USING (tenant)",
+        &tenants as _,
+        &marks,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Forgets the changes that nobody catches up with any more, when it is time to, now that these revisions of tenants are
 /// reached. They are kept for twice as long as anybody does.
 pub(super) async fn forget(connection: &mut PgConnection, reached: &BTreeSet<(String, i64)>) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! Nothing here reads a clock or knows of the wire. Every statement carries the tenant and every timestamp is a parameter.
 
 mod absorb;
+mod append;
 mod baseline;
 mod batch;
 mod changes;

@@ -13,10 +13,10 @@ use crate::{
 use super::{
     Store, StoreError,
     absorb::Absorbed,
-    commitment,
+    changes, commitment,
     conclude::conclude,
     fold::Ahead,
-    history, ledger, rhythm,
+    history, rhythm,
     rows::{CommitmentRowKey, KeyColumns, RhythmKey, TieKey, word},
     tie,
 };
@@ -242,7 +242,7 @@ async fn derive_ties(
         let ties =
             Absorbed { begun: wrong_ties.missing.clone(), changed: wrong_ties.wrong.clone(), ..Absorbed::default() };
         conclude(connection, &ties, policy).await?;
-        ledger::append(connection, &[], touched.flat_map(TieKey::persons)).await?;
+        changes::note(connection, touched.flat_map(TieKey::persons)).await?;
     }
     let mut progress = Progress { ties: u64::try_from(ties.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Tie, &wrong_ties);
@@ -317,7 +317,7 @@ async fn derive_rhythms(
         rhythm::write(connection, &wrong.missing, &wrong.wrong).await?;
         rhythm::delete(connection, &wrong.extra).await?;
         let touched = wrong.keys().map(|(tenant, person)| (tenant, person));
-        ledger::append(connection, &[], touched).await?;
+        changes::note(connection, touched).await?;
     }
     let mut progress = Progress { rhythms: u64::try_from(keys.len()).unwrap_or(u64::MAX), ..Progress::default() };
     progress.note_all(Table::Rhythm, &wrong);

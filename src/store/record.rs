@@ -8,7 +8,9 @@ use sqlx::PgConnection;
 use crate::domain::{InteractionId, TenantId, Timestamp};
 
 use super::{
-    StoreError, ledger,
+    StoreError,
+    append::{Caution, append},
+    ledger,
     ledger::{Entry, EntryKey},
 };
 
@@ -33,18 +35,16 @@ fn key(entry: &Entry) -> (&TenantId, &InteractionId) {
 }
 
 /// Records entries, and tells what became of each, in their order. What is new is committed when this returns, all or nothing.
-pub(super) async fn record(connection: &mut PgConnection, entries: &[Entry]) -> Result<Vec<Outcome>, StoreError> {
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    entries: &[Entry],
+    caution: &mut Caution,
+) -> Result<Vec<Outcome>, StoreError> {
     let mut candidates: Vec<&Entry> = entries.iter().collect();
     candidates.sort_by(|one, other| key(one).cmp(&key(other)));
     // Of entries with one key only the first can be new.
     candidates.dedup_by(|later, first| key(later) == key(first));
-    let appended = if let [entry] = &*candidates
-        && let [recipient] = &*entry.interaction.recipients
-    {
-        ledger::append_one(connection, entry, recipient).await?
-    } else {
-        ledger::append(connection, &candidates, []).await?
-    };
+    let appended = append(connection, &candidates, caution).await?;
     let is_candidate = |entry: &Entry| {
         let place = candidates.binary_search_by(|other| key(other).cmp(&key(entry))).ok();
         place.and_then(|place| candidates.get(place)).is_some_and(|first| std::ptr::eq(*first, entry))

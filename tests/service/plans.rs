@@ -109,7 +109,7 @@ const COMMITMENT: [&str; 3] = ["Index Scan using commitment_", "(committed = ", 
 const REVISION: &str = "Conflict Arbiter Indexes: tenant_revision_key";
 
 /// Words of each hot statement, and what its plan shows.
-const HOT: [(&[&str], &[&str]); 34] = [
+const HOT: [(&[&str], &[&str]); 35] = [
     // Policies.
     (&["SELECT place, version FROM policy_use WHERE", "ORDER BY place DESC LIMIT 1"], &["policy_use_key"]),
     (&["FROM policy_use WHERE", "AND place = $2"], &["policy_use_key"]),
@@ -133,8 +133,9 @@ const HOT: [(&[&str], &[&str]); 34] = [
     (&["row_number()"], &["ledger_pair", "interaction_time <="]),
     (&["kind = ANY ($4)"], &["ledger_pair"]),
     // Recording.
-    (&["INSERT INTO ledger", "entry"], &["Conflict Arbiter Indexes: ledger_key", REVISION]),
-    (&["INSERT INTO ledger", "!entry"], &["Conflict Arbiter Indexes: ledger_key", REVISION]),
+    (&["INSERT INTO ledger", "beside"], &["Conflict Arbiter Indexes: ledger_key", REVISION]),
+    (&["INSERT INTO ledger", "!beside"], &[REVISION]),
+    (&["INSERT INTO change", "touched", "!INSERT INTO ledger"], &[REVISION]),
     (&["DELETE FROM change"], &["change_key", "(revision <"]),
     (&["ledger.fingerprint, ledger.record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),

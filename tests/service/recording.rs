@@ -1,6 +1,7 @@
 //! Recording is exactly-once: under concurrency, across replays, in any order.
 
 use rapport::{domain::Kind, rpc::pb, service::Clock};
+use sqlx::{Connection as _, PgConnection};
 use tonic::Code;
 
 use crate::harness::{
@@ -44,6 +45,24 @@ async fn the_same_id_with_other_content_is_refused() {
         assert_eq!((status.code(), reason(&status).as_str()), (Code::AlreadyExists, "INTERACTION_CONFLICT"));
     }
     assert_eq!(rank(&mut client, "ada", day(1)).await, before);
+}
+
+/// What the database refused has left its place in the table empty.
+#[tokio::test]
+async fn what_is_repeated_over_and_over_is_refused_by_the_database_once() {
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    let help = act(Kind::Help, "bob", "ada", day(0));
+    assert!(!record(&mut client, help.clone()).await.replayed);
+    for _ in 0..5 {
+        assert!(record(&mut client, help.clone()).await.replayed);
+    }
+    record(&mut client, act(Kind::Idea, "bob", "ada", day(0))).await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let places: Vec<String> =
+        sqlx::query_scalar("SELECT ctid::text FROM ledger ORDER BY ctid").fetch_all(&mut connection).await.unwrap();
+    assert_eq!(places, ["(0,1)", "(0,3)"]);
 }
 
 #[tokio::test]
