@@ -46,8 +46,8 @@ impl Target {
 
     /// Makes a call over the connection of that number.
     pub(super) async fn call(&self, connection: usize, call: Call) -> Result<(), Wrong> {
-        // It is large, and would be copied into the timeout.
-        let work = Box::pin(async {
+        // It is large, and would be copied on its way into a box or the timeout.
+        let work = std::pin::pin!(async {
             match (self, call) {
                 (Self::Rapport(servers, clock), Call::Record(act)) => {
                     let server = &servers[connection % servers.len()];
