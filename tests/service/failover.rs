@@ -16,8 +16,8 @@ use tonic::Code;
 use crate::{
     feed::{assert_exactly, item},
     harness::{
-        act, client_of, config, connection, database, day, eventually, programs, ready, reason, record, start,
-        try_record,
+        act, all_folded, client_of, config, connection, database, day, eventually, programs, ready, reason, record,
+        start, try_record,
     },
     program::folder,
     proxy::Proxy,
@@ -37,6 +37,7 @@ async fn sessions_that_only_read_are_given_up() {
     let mut client = client_of(server.address(), "read-only");
     let first = item("read-only", 1);
     record(&mut client, first.clone()).await;
+    all_folded(&url).await;
     let options: PgConnectOptions = url.parse().unwrap();
     let name = options.get_database().unwrap();
     let mut operator = PgConnection::connect(&url).await.unwrap();
