@@ -33,8 +33,8 @@ const STOP_STEPS: [(Signal, Duration); 3] = [
 /// The user's own settings come after these and win. What makes data durable keeps its defaults.
 ///
 /// Under load that lasts, a checkpoint every few seconds would have nearly every page written to the log again as a whole. Files
-/// of the log that are kept need not be made anew, which holds up everybody who commits. What is reported of a duplicate key
-/// tells no ids.
+/// of the log that are kept need not be made anew, which holds up everybody who commits. Reports are terse, as the detail of one
+/// about a duplicate key is ids; hints are lost with it.
 const DEFAULTS: [(&str, &str); 6] = [
     ("max_connections", "100"),
     ("max_wal_size", "4GB"),

@@ -50,9 +50,16 @@ impl Appended {
 /// For how many appends known entries are reckoned with, since there were any: who repeats one mostly repeats others.
 const CAREFUL_FOR: u16 = 1000;
 
-/// How long entries are still looked up before they are appended.
+/// For how many appends known entries are still reckoned with.
 #[derive(Debug, Default)]
 pub(super) struct Caution(u16);
+
+impl Caution {
+    /// As when there was a known one just now.
+    pub(super) fn take(&mut self) {
+        self.0 = CAREFUL_FOR;
+    }
+}
 
 /// Appends interactions with different keys, in the order given, and tells which of them are new. Where there are new ones, it
 /// raises the revisions of their tenants and notes whom they touch. From there to the commit, whoever else records for such a
@@ -64,14 +71,19 @@ pub(super) async fn append(
 ) -> Result<Appended, StoreError> {
     let Some(Entry { tenant, .. }) = entries.first() else { return Ok(Appended::default()) };
     let is_plain = |entry: &&Entry| entry.tenant == *tenant && entry.acts() == 1;
-    if caution.0 == 0
-        && entries.iter().all(is_plain)
-        && let Some(revision) = append_new(connection, tenant, entries).await?
-    {
-        return Ok(Appended::of([(tenant.as_str().to_owned(), revision, None)]));
+    if caution.0 == 0 && entries.iter().all(is_plain) {
+        if let Some(revision) = append_new(connection, tenant, entries).await? {
+            return Ok(Appended::of([(tenant.as_str().to_owned(), revision, None)]));
+        }
+        // Before anything else can fail: what is tried again then is not refused again.
+        caution.take();
     }
     let appended = append_any(connection, entries).await?;
-    caution.0 = if appended.is_all() { caution.0.saturating_sub(1) } else { CAREFUL_FOR };
+    if appended.is_all() {
+        caution.0 = caution.0.saturating_sub(1);
+    } else {
+        caution.take();
+    }
     Ok(appended)
 }
 
@@ -187,7 +199,8 @@ async fn append_new(
     let (columns, touched) = columns(entries);
     let marks: Vec<i64> = touched.into_iter().map(|(_, mark)| mark).collect();
     let serve_goals: Vec<bool> = columns.goals.iter().map(Option::is_some).collect();
-    // Rows are counted so that all are there before the revision is raised: meanwhile others can append theirs.
+    // Rows are counted so that all are there before the revision is raised: whoever held it and waited for a row could keep one
+    // waiting who has the row and waits for the revision.
     let revision = sqlx::query_scalar!(
         r#"WITH new AS (
                INSERT INTO ledger (tenant, interaction_id, position, actor, recipient, interaction_time, kind, group_size,

@@ -68,6 +68,9 @@ pub(super) async fn note<'a>(
     touched: impl IntoIterator<Item = (&'a TenantId, &'a PersonId)>,
 ) -> Result<(), StoreError> {
     let touched: BTreeSet<_> = touched.into_iter().map(|(tenant, person)| mark(tenant, person)).collect();
+    if touched.is_empty() {
+        return Ok(());
+    }
     let (tenants, marks): (Vec<&str>, Vec<i64>) = touched.into_iter().unzip();
     sqlx::query!(
         "WITH touched AS MATERIALIZED (
