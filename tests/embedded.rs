@@ -136,8 +136,9 @@ async fn data_and_settings_survive_a_restart() {
     let facts = "SELECT concat_ws(' ', current_user, current_database(), current_setting('is_superuser'), \
                  current_setting('listen_addresses') = '', current_setting('server_encoding'), \
                  current_setting('shared_buffers'), current_setting('max_wal_size'), \
-                 current_setting('log_error_verbosity'), current_setting('synchronous_commit'))";
-    assert_eq!(ask(&second, facts).await.unwrap().as_deref(), Some("rapport rapport on t UTF8 16MB 4GB terse on"));
+                 current_setting('min_wal_size'), current_setting('log_error_verbosity'), \
+                 current_setting('synchronous_commit'))";
+    assert_eq!(ask(&second, facts).await.unwrap().as_deref(), Some("rapport rapport on t UTF8 16MB 4GB 1GB terse on"));
     second.stop().await;
 }
 

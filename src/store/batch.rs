@@ -52,7 +52,7 @@ impl Recorder {
             Some(lease) => lease,
             None => self.store.lease(Operation::Record).await?,
         };
-        // A transaction that inserts what it selects from no table is none that distributed tables are known to take.
+        // Distributed tables are known to take the careful statement alone.
         if self.store.is_distributed() {
             self.caution.take();
         }
