@@ -72,6 +72,23 @@ fn whatever_locks_or_changes_rows_can_be_told_whose_they_are() {
     assert!(found >= 8, "the statements are elsewhere");
 }
 
+/// Elsewhere an entry that is known is refused at first, by an insert that leaves its place in the table empty.
+#[tokio::test]
+async fn known_entries_are_looked_for_where_tables_are_distributed() {
+    let url = database(true).await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(LISTED).execute(&mut connection).await.unwrap();
+    let app = start(config(url), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    let help = act(Kind::Help, "bob", "ada", day(0));
+    record(&mut client, help.clone()).await;
+    assert!(record(&mut client, help).await.replayed);
+    record(&mut client, act(Kind::Idea, "bob", "ada", day(0))).await;
+    let places: Vec<String> =
+        sqlx::query_scalar("SELECT ctid::text FROM ledger ORDER BY ctid").fetch_all(&mut connection).await.unwrap();
+    assert_eq!(places, ["(0,1)", "(0,2)"]);
+}
+
 /// Citus reads a catalog at the coordinator and hands on what it found, and then every part of the statement by itself.
 #[test]
 fn what_is_read_of_a_tenant_is_read_in_one_place() {
