@@ -13,7 +13,9 @@ use super::{
 };
 
 /// Writes ties, and adds to rhythms what days gained, each brought forward to the later of the two days that it and the kept sums
-/// are as of (the sum of [`Rhythm::absorb`], without a read before the write). Arrays are taken apart as in `ledger`.
+/// are as of (the sum of [`Rhythm::absorb`], without a read before the write). New ties are inserted without looking for them a
+/// second time: one that another server has begun since they were locked refuses all, as a lost race, and PostgreSQL reports a
+/// duplicate key in its log. Arrays are taken apart as in `append`.
 #[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub(super) async fn conclude(
     connection: &mut PgConnection,
@@ -45,7 +47,6 @@ pub(super) async fn conclude(
            ), begun AS (
                INSERT INTO tie (tenant, actor, recipient, first_time, last_time, counts, today, evidence)
                SELECT tenant, actor, recipient, first_time, last_time, counts, today, evidence FROM given WHERE is_new
-               ON CONFLICT (tenant, actor, recipient) DO NOTHING
                RETURNING 1
            ), changed AS (
                UPDATE tie SET first_time = given.first_time, last_time = given.last_time, counts = given.counts,
@@ -99,10 +100,13 @@ pub(super) async fn conclude(
         only(&ties.tenants),
         &places,
     );
-    let written = written.fetch_one(connection).await?;
-    super::all_written(written.begun, begun.len()).ok_or(StoreError::Raced)?;
+    let written = match written.fetch_one(connection).await {
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => return Err(StoreError::Raced),
+        written => written?,
+    };
+    let lost = |table| StoreError::Inconsistent { table, what: "a row was not written" };
+    super::all_written(written.begun, begun.len()).ok_or_else(|| lost("tie"))?;
     let vanished = StoreError::Inconsistent { table: "tie", what: "a locked row vanished" };
     super::all_written(written.changed, changed.len()).ok_or(vanished)?;
-    let lost = StoreError::Inconsistent { table: "rhythm", what: "a row was not written" };
-    super::all_written(written.added, gained.len()).ok_or(lost)
+    super::all_written(written.added, gained.len()).ok_or_else(|| lost("rhythm"))
 }

@@ -216,10 +216,10 @@ async fn two_servers_in_each_others_way_fail_no_call() {
 async fn ties_that_others_begin_again_and_again_are_folded_all_the_same() {
     let url = database(true).await;
     let mut operator = PgConnection::connect(&url).await.unwrap();
-    // As if they had begun it: nothing is added. A sequence does not roll back.
+    // As if they had begun it. A sequence does not roll back.
     let begun = "CREATE SEQUENCE tries;
                  CREATE FUNCTION begun() RETURNS trigger LANGUAGE plpgsql AS
-                     $$ BEGIN RETURN CASE WHEN nextval('tries') > 12 THEN NEW END; END $$;
+                     $$ BEGIN IF nextval('tries') <= 12 THEN RAISE unique_violation; END IF; RETURN NEW; END $$;
                  CREATE TRIGGER begun BEFORE INSERT ON tie FOR EACH ROW EXECUTE FUNCTION begun()";
     sqlx::raw_sql(begun).execute(&mut operator).await.unwrap();
     let server = start(config(url.clone()), Clock::system()).await;

@@ -139,7 +139,7 @@ const HOT: [(&[&str], &[&str]); 35] = [
     (&["DELETE FROM change"], &["change_key", "(revision <"]),
     (&["ledger.fingerprint, ledger.record_time", "JOIN ledger"], &["ledger_key", "tenant_revision_key"]),
     (&["JOIN tie USING", "FOR UPDATE OF tie"], &TIE),
-    (&["INSERT INTO tie"], &["Conflict Arbiter Indexes: tie_key", TIE[0], TIE[1], TIE[2]]),
+    (&["INSERT INTO tie"], &[TIE[0], TIE[1], TIE[2]]),
     (&["ORDER BY commitment.tenant", "FOR UPDATE OF commitment"], &COMMITMENT),
     (&["UPDATE commitment SET"], &COMMITMENT),
     (&["INSERT INTO rhythm", "ON CONFLICT (tenant, person) DO UPDATE"], &["Conflict Arbiter Indexes: rhythm_key"]),
