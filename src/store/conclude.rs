@@ -14,8 +14,8 @@ use super::{
 
 /// Writes ties, and adds to rhythms what days gained, each brought forward to the later of the two days that it and the kept sums
 /// are as of (the sum of [`Rhythm::absorb`], without a read before the write). New ties are inserted without looking for them a
-/// second time: one that another server has begun since they were locked refuses all, as a lost race, and PostgreSQL reports a
-/// duplicate key in its log. Arrays are taken apart as in `append`.
+/// second time: one that somebody else has begun since refuses all, as a lost race, and PostgreSQL reports a duplicate key in its
+/// log. Arrays are taken apart as in `append`.
 #[expect(clippy::too_many_lines, reason = "it is one statement")]
 pub(super) async fn conclude(
     connection: &mut PgConnection,
