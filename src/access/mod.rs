@@ -6,6 +6,7 @@
 mod file;
 mod key;
 mod refresh;
+mod signature;
 mod token;
 
 use std::{

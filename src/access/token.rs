@@ -14,7 +14,10 @@ use serde::Deserialize;
 
 use crate::domain::Timestamp;
 
-use super::file::{beside, bounded};
+use super::{
+    file::{beside, bounded},
+    signature,
+};
 
 /// The longest token looked at, in bytes.
 const MAX_BYTES: usize = 8 * 1024;
@@ -24,7 +27,7 @@ const LEEWAY: i64 = 30;
 /// another look at it, and bad ones never push out good ones.
 const REMEMBERED: (usize, usize) = (4096, 1024);
 /// Those that prove something about whoever signed: not those with a shared secret.
-const ALGORITHMS: [Algorithm; 9] = [
+pub(super) const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
     Algorithm::RS512,
@@ -138,6 +141,7 @@ impl TokenRules {
             }
             KeySource::Url(_) => IssuerKeys::default(),
         };
+        signature::install();
         let mut validation = Validation::new(*self.algorithms.first()?);
         validation.algorithms = self.algorithms;
         validation.set_issuer(&[self.issuer]);
@@ -206,7 +210,11 @@ impl Tokens {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use jsonwebtoken::{EncodingKey, Header, encode, jwk::Jwk};
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use ring::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+    };
     use serde_json::json;
 
     use super::*;
@@ -231,13 +239,17 @@ pub(super) mod tests {
 
     /// An issuer's keys, and a token that it has signed; both name the key by this id.
     pub(in crate::access) fn issued(id: &str, subject: &str) -> (String, String) {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let key = EncodingKey::from_ec_der(&pair.serialize_der());
-        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
-        public.common.key_id = Some(id.to_owned());
-        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::ES256) };
-        let claims = json!({"iss": "i", "aud": "a", "sub": subject, "exp": 1000, "nbf": 100});
-        (json!({"keys": [public]}).to_string(), encode(&header, &claims, &key).unwrap())
+        let (random, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
+        let private = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref(), &random).unwrap();
+        let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+        let public = json!({"kty": "EC", "crv": "P-256", "kid": id, "x": encoded(x), "y": encoded(y)});
+        let header = json!({"alg": "ES256", "kid": id}).to_string();
+        let claims = json!({"iss": "i", "aud": "a", "sub": subject, "exp": 1000, "nbf": 100}).to_string();
+        let signed = format!("{}.{}", encoded(header.as_bytes()), encoded(claims.as_bytes()));
+        let signature = key.sign(&random, signed.as_bytes()).unwrap();
+        (json!({"keys": [public]}).to_string(), format!("{signed}.{}", encoded(signature.as_ref())))
     }
 
     fn tokens(folder: &Path, keys: &str) -> Tokens {
