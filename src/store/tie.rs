@@ -50,6 +50,27 @@ pub(super) async fn each_of_person(
     Ok(())
 }
 
+/// True when a person has more than `most` ties, either way. Only indexes are read, so a refusal costs a fraction of the
+/// answer.
+pub(super) async fn are_more_than(
+    connection: &mut PgConnection,
+    tenant: &TenantId,
+    person: &PersonId,
+    most: usize,
+) -> Result<bool, StoreError> {
+    let beyond = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM (SELECT FROM tie WHERE tenant = $1 AND actor = $2
+                            UNION ALL
+                            SELECT FROM tie WHERE tenant = $1 AND recipient = $2) AS ties
+               OFFSET $3) AS "beyond!""#,
+        tenant.as_str(),
+        person.as_str(),
+        super::one_more_than(most) - 1,
+    );
+    Ok(beyond.fetch_one(connection).await?)
+}
+
 /// These ties, as far as they exist.
 pub(super) async fn get(
     connection: &mut PgConnection,

@@ -133,6 +133,22 @@ async fn as_many_large_views_are_read_at_once_as_there_is_memory_for() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_waits_for_no_large_view() {
+    let (mut operator, mut watch, client, _) = server([0, 0]).await;
+    let ties = "INSERT INTO tie SELECT tenant, 'peer' || number, 'huge', first_time, last_time, counts, today, evidence
+         FROM tie, generate_series(1, 200001) AS number WHERE actor = 'bob'";
+    execute(&mut operator, ties).await;
+    execute(&mut operator, "BEGIN; LOCK TABLE rhythm").await;
+    let large = rank(&client, "hub1", Duration::from_secs(30));
+    waiting(&mut watch, 1).await;
+    let refused = rank(&client, "huge", Duration::from_secs(30)).await.unwrap().unwrap_err();
+    assert_refused(&refused, Code::ResourceExhausted, "HISTORY_TOO_LARGE", &["huge"]);
+    assert!(!large.is_finished());
+    execute(&mut operator, "COMMIT").await;
+    assert!(large.await.unwrap().is_ok());
+}
+
 /// Records a hundred acts at once.
 async fn greet(client: &mut Client) {
     let recipients = (0..100).map(|person| format!("p{person}")).collect();
