@@ -1,10 +1,36 @@
 //! Rapport keeps track of real relationships: who would go out of their way for whom.
 //!
 //! Callers record what people do for and to each other; Rapport ranks each person's connections by that evidence and says
-//! why. Calls flow `rpc → service → store → scoring → domain`: the wire is converted in [`rpc`], use cases are in
-//! [`service`], SQL in [`store`], the pure model with its formulas in [`scoring`], the nouns in [`domain`]; how well the model
-//! does is measured by [`evaluation`]. Who may call what is decided by [`access`]. [`client`] calls a server. [`app`] wires them
-//! together as [`config`] says, over a database of the operator's or the private one of [`embedded`].
+//! why.
+//!
+//! # The house
+//!
+//! Calls flow `rpc → service → store → scoring → domain`, and each module knows only the modules after it:
+//!
+//! | module | content |
+//! |---|---|
+//! | [`rpc`] | the wire: converts requests and answers, names status codes |
+//! | [`service`] | the use cases |
+//! | [`store`] | all SQL |
+//! | [`scoring`] | the pure model with its formulas, and how to read a score |
+//! | [`domain`] | the nouns |
+//! | [`evaluation`] | how well the model does, and how policies are judged and fitted |
+//! | [`access`] | who may call what |
+//! | [`client`] | a client for programs in Rust |
+//! | [`cli`] | the commands |
+//! | [`app`] | wires the modules together as [`config`] says |
+//! | [`embedded`] | the private PostgreSQL, for operators who bring no database |
+//! | [`telemetry`] | logs, traces and metrics |
+//!
+//! # Words
+//!
+//! - A **tenant** is one calling application's closed world. A **person** in it is an id that the application chose.
+//! - An **interaction** is one act of an *actor* toward one or more *recipients*. The **ledger** is the append-only table of
+//!   interactions: the truth from which everything else can be rebuilt.
+//! - A **tie** is the evidence of one actor toward one recipient; the evidence fades. A **commitment** is a promise or an ask,
+//!   with its outcome.
+//! - A **connection** is what an *owner* sees of a *peer*: the tie each way, the scores and the reasons.
+//! - A **hub** is a person with very many ties.
 
 pub mod access;
 pub mod app;
