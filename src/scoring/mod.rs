@@ -3,11 +3,41 @@
 //! Nothing here reads a clock, waits, or knows of a database or a wire format: time is an argument, and the same acts
 //! give the same numbers in whatever order they arrive.
 //!
+//! # How to read a score
+//!
+//! A willingness is the probability that one person goes out of their way for another within 30 days. Each has a
+//! `probability`, the best estimate, and an interval from `lower` to `upper` that claims 80 %. Rankings go by `lower`: what a
+//! person can count on, not what might be. `mutual` is the harmonic mean of both willingnesses of a pair, high only when both
+//! are.
+//!
+//! - **A probability of 0.0014 with the interval 0 to 0.36 means "unknown"**: the belief about a stranger. Evidence narrows the
+//!   interval.
+//! - **Help counts as it is.** Attention counts as far as it is returned, or as far as others answer the person who pays it. A
+//!   message to thousands that nobody answers counts nothing.
+//! - **Acts of both persons elsewhere count too**: they tell whether a person is around at all, and how much of the other's
+//!   life the tie is.
+//! - **Silence moves a score back toward 0.0014.** A no moves a score below: an ask declined, or a promise or an ask left open
+//!   past the day it was due. Broken trust moves it further below.
+//! - **Lively weeks and old friendships both show.** The age of the latest day that counts, and the sum over a year, count side
+//!   by side. Outcomes of promises and asks fade with a half-life of a year, harm with a half-life of two years. Ages are whole
+//!   UTC days, so between two midnights only new records change a score.
+//!
+//! The status is the first of these that applies. The thresholds are those of the built-in policy:
+//!
+//! | status | condition |
+//! |---|---|
+//! | `BROKEN` | a willingness is below 0.0014, and promises broken, promotions and violations count for at least 1 trial in it |
+//! | `REAL` | both probabilities are at least 0.11: within half a year an act is likelier than not |
+//! | `FADING` | both were at the latest interaction, with both persons as much around as they last were |
+//! | `ONE_SIDED` | one of them is at least 0.11 |
+//! | `BUDDING` | one of them is at least 0.03: within two years an act is likelier than not |
+//! | `UNKNOWN` | none of the above |
+//!
 //! # The model
 //!
 //! **Days.** Everything that one person does toward another on one UTC day is gathered in a [`DayCell`] first. A day counts
 //! as active, and as a day of help, to the degree `w` of its best act, at most 1: however many messages it held, it is one
-//! day. What an act reached many with is divided by their number. The `m` minutes of help of a day earn the credit
+//! day. An act toward many is divided by their number. The `m` minutes of help of a day earn the credit
 //! `w · ln(1 + m / (w · s)) / ln(1 + 30 / s)` with `s` = 15 minutes, which is 1 for half an hour: concave, so splitting an act
 //! earns nothing, and in total no more for many than for one.
 //!

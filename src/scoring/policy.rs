@@ -1,4 +1,21 @@
-//! The versioned parameters of scoring. What is here decides numbers; what the numbers mean is in the module above.
+//! The versioned parameters of scoring. The values here decide numbers; the module above explains the numbers.
+//!
+//! # Policies in use
+//!
+//! A policy is a JSON document with a version, and answers name that version (`policyVersion`). A tenant that has published no
+//! policy uses the one built into the program. All policies read the same records, so another policy needs no rebuilding: it
+//! takes effect with the next answer, on all servers at once. The pages of a ranking that began before keep the policy that the
+//! ranking began with.
+//!
+//! ```sh
+//! rapport policy show > policy.json      # the document in use; change it, and its version
+//! rapport policy publish policy.json     # checks, publishes and uses it; --keep-aside only publishes
+//! rapport policy list                    # newest first; an asterisk marks the policy in use
+//! rapport policy rollback                # back to the policy in use before, or to a named version
+//! ```
+//!
+//! A version stands for one document for good. Publishing the version again with another document is refused. Programs do the
+//! same through `PolicyService`. How to fit a policy to a history is told in [`evaluation`](crate::evaluation).
 
 use std::borrow::Cow;
 
