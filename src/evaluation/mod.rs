@@ -2,18 +2,44 @@
 //! the rules that others have published to compare with, the fitting of policies, and the report that a backtest ends in.
 //! Pure: histories are arguments; reading and printing them happens elsewhere, and the same history gives the same figures.
 //!
+//! # Judging and fitting from the command line
+//!
+//! A history tells how good scores are. The history is the ledger of a tenant, or a file as `rapport import` takes it. A backtest
+//! replays the history up to several cuts, ranks everybody's connections by what was known at each cut, and compares the rankings
+//! with what really happened afterwards. Counting, last contact, Interactions Rank, Real Graph and the formulas that other tools
+//! publish are judged in the same way, side by side.
+//!
+//! ```sh
+//! rapport backtest --tenant sample --html report.html              # how good are the scores of this tenant?
+//! rapport fit --tenant sample --version ours-1 --output ours.json  # learns weights for the tenant, and judges them
+//! rapport policy publish ours.json --tenant sample                 # puts the fitted policy to use
+//! ```
+//!
+//! `rapport backtest` and `rapport fit` read the ledger from the database itself: the one in `DATABASE_URL`, or the private one in
+//! the data folder. Publish a fitted policy only if it ranks better than the policy in use. On the small sample it does not.
+//! `rapport policy publish --history` compares the two on a file first, and refuses a policy that ranks worse. With a file, the
+//! flags `--columns` and `--kinds` say how to read it, here for columns `src`, `dst` and `ts_unix` and the kind `answer`:
+//!
+//! ```sh
+//! rapport policy publish ours.json --history history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
+//!     --kinds answer=HELP
+//! ```
+//!
+//! With little data, a fit stays close to the policy that it starts from. With too little data to learn from, `rapport fit`
+//! refuses. Weights never become negative: help never hurts, and violations never help.
+//!
 //! # The task
 //!
 //! A history is cut at five times, spread evenly over its acts between the 30th and the 97th percentile. At each cut,
 //! everybody with at least five connections has them ranked by what was known then; a connection is relevant when the peer
 //! helps the person within the horizon after the cut, or, in histories without help, acts toward them. Metrics are means
-//! over persons with relevant and irrelevant connections, then over cuts. What has parameters may choose them on the first
-//! two cuts; the last three are reported. What is ranked are the numbers that the service serves: the terms come from
+//! over persons with relevant and irrelevant connections, then over cuts. A rule with parameters may choose them on the first
+//! two cuts; the last three are reported. The ranked numbers are those that the service serves: the terms come from
 //! [`scoring`](crate::scoring), for the same acts.
 //!
 //! # The built-in policy
 //!
-//! It is fitted by `rapport fit --recipe` to the histories in `src/evaluation/recipe.json`, all five cuts of each. Calls, text
+//! `rapport fit --recipe` fits it to the histories in `src/evaluation/recipe.json`, all five cuts of each. Calls, text
 //! messages, chat and the mail of one campaign are among them so that lively communities have siblings; how much people do
 //! there says nothing about others, so their rankings count and their probabilities do not.
 //!
@@ -39,7 +65,7 @@
 //! | mail of the DNC | 7 d | 0.910 | 1.026 | | 0.964 | 0.955 | 0.101 | 13.33 | 11.97 |
 //!
 //! The terms and the recipe were chosen by looking at such tables, so what they say of unseen histories is somewhat too good.
-//! These are left out of the recipe:
+//! The recipe leaves out these histories:
 //!
 //! | history | horizon | IR, 35 d, 2 | Real Graph | built-in | fitted |
 //! |---|---|---|---|---|---|
