@@ -210,7 +210,7 @@ fn a_migration_that_takes_something_away_says_since_when_programs_are_served() {
     }
 }
 
-/// A setting as a row of the README's table.
+/// A setting as a row of the table in `deploy/configuration.md`.
 fn row(setting: &Setting) -> String {
     let flag = if setting.is_from(Source::Flag) { format!("`{}`", setting.flag()) } else { String::new() };
     let default = match setting.otherwise {
@@ -224,24 +224,24 @@ fn row(setting: &Setting) -> String {
     format!("| {flag} | `{}` | {default} | {}{range} |\n", setting.variable(), setting.about)
 }
 
-/// `RAPPORT_TEST_WRITE=readme cargo test --test architecture readme` writes it anew.
+/// `RAPPORT_TEST_WRITE=settings cargo test --test architecture settings` writes the table again.
 #[test]
-fn the_readme_has_every_setting_as_it_is_declared() {
+fn the_guide_lists_all_settings_as_they_are_declared() {
     let mut table = "| flag | variable | default | meaning |\n|---|---|---|---|\n".to_owned();
     for settings in SETTINGS.chunk_by(|one, next| one.group == next.group) {
         let heading = format!("| **{}** | | | |\n", settings[0].group.heading());
         table.push_str(&heading);
         table.extend(settings.iter().map(row));
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once("<!-- settings: made by tests/architecture.rs -->\n").unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/configuration.md");
+    let guide = fs::read_to_string(&path).unwrap();
+    let (before, rest) = guide.split_once("<!-- settings: made by tests/architecture.rs -->\n").unwrap();
     let (written, after) = rest.split_once("<!-- end of settings -->").unwrap();
-    if std::env::var("RAPPORT_TEST_WRITE").is_ok_and(|what| what == "readme") {
-        let made = readme.replacen(written, &table, 1);
+    if std::env::var("RAPPORT_TEST_WRITE").is_ok_and(|what| what == "settings") {
+        let made = guide.replacen(written, &table, 1);
         assert!(made.starts_with(before) && made.ends_with(after));
         fs::write(&path, made).unwrap();
     } else {
-        assert_eq!(written, table, "RAPPORT_TEST_WRITE=readme cargo test --test architecture readme writes it anew");
+        assert_eq!(written, table, "RAPPORT_TEST_WRITE=settings cargo test --test architecture settings writes it");
     }
 }

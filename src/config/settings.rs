@@ -1,5 +1,5 @@
 //! Every setting, declared once: its flag, its variable, its key in a settings file, its range, its default and what it is
-//! for. The flags of commands, what is read, and the table in the README come from here.
+//! for. The flags of commands, what is read, and the table in `deploy/configuration.md` come from here.
 
 use Group::{Access, Client, Database, Ending, File, Limits, Listening, Telemetry};
 use Otherwise::{Value, Words};
@@ -188,7 +188,7 @@ const LOG_FORMAT: Form = Form::Text("FORMAT", "pretty or json");
 macro_rules! settings {
     ($($constant:ident = $setting:expr;)*) => {
         $(pub(crate) const $constant: Setting = $setting;)*
-        /// Every setting, in the order in which help and the README show them.
+        /// Every setting, in the order in which help and `deploy/configuration.md` show them.
         pub const SETTINGS: &[Setting] = &[$($constant),*];
     };
 }
