@@ -201,6 +201,7 @@ async fn what_is_derived_again_is_read_anew() {
         record(&mut client, act(Kind::Help, peer, "ada", day(98))).await;
     }
     assert_eq!(peers(&mut client).await, named(["bob", "cid"]));
+    all_folded(&url).await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
     sqlx::query("DELETE FROM ledger WHERE actor = 'bob'").execute(&mut connection).await.unwrap();
     Store::new(&url, 2, &DEFAULT).unwrap().rebuild(true, |_| ()).await.unwrap();
