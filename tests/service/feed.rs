@@ -135,11 +135,14 @@ pub async fn assert_exactly(url: &str, tenant: &str, mut ids: Vec<String>) {
     assert_derived(url).await;
 }
 
-/// All that is derived from the ledger agrees with it.
+/// All that is derived from the ledger agrees with it. What a busy server has not folded yet is not derived yet.
 pub async fn assert_derived(url: &str) {
     let store = Store::new(url, 2, &DEFAULT).unwrap();
-    let rebuilt = store.rebuild(false, |_| ()).await.unwrap();
+    eventually("something is derived", async || {
+        let rebuilt = store.rebuild(false, |_| ()).await.unwrap();
+        assert!(rebuilt.differences.is_empty(), "{rebuilt:?}");
+        rebuilt.ties > 0
+    })
+    .await;
     store.close().await;
-    assert!(rebuilt.differences.is_empty(), "{rebuilt:?}");
-    assert!(rebuilt.ties > 0);
 }

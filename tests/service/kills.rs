@@ -59,7 +59,9 @@ async fn a_private_postgresql_killed_under_a_stream_comes_back_with_everything()
         assert!(server.is_running());
     }
     for status in feed.breaks() {
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DATABASE_UNAVAILABLE"));
+        // On a busy machine PostgreSQL may take longer to come back than acts wait for it.
+        let told = [(Code::Unavailable, "DATABASE_UNAVAILABLE"), (Code::ResourceExhausted, "OVERLOADED")];
+        assert!(told.contains(&(status.code(), reason(&status).as_str())), "{status:?}");
     }
     assert_exactly(&url_of_running(&data).unwrap(), "kills", feed.finish().await).await;
     server.terminate();
