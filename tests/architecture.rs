@@ -205,7 +205,9 @@ fn a_migration_that_takes_something_away_says_since_when_programs_are_served() {
         let version = path.file_name().unwrap().to_str().unwrap().split('_').next().unwrap().parse::<u32>().unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let code: Vec<&str> = text.lines().map(|line| line.split("--").next().unwrap()).collect();
-        let contracts = takes_away.iter().any(|words| code.join("\n").to_uppercase().contains(words));
+        // No program names an index.
+        let code = code.join("\n").to_uppercase().replace("DROP INDEX", "");
+        let contracts = takes_away.iter().any(|words| code.contains(words));
         assert!(version < SAID_SINCE || !contracts || text.contains("'serves-since'"), "{}", path.display());
     }
 }

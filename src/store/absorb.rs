@@ -63,12 +63,8 @@ pub(super) async fn absorbed(
     let touched = by_day(acts);
     let kept = tie::get(connection, &touched.keys().collect()).await?;
     let committing = committing(&touched);
-    let ties: KeyColumns<'_> = committing.keys().map(|(tie, _)| tie).collect();
-    let commitments = if committing.is_empty() {
-        Commitments::new()
-    } else {
-        commitment::of_ties(connection, &ties, usize::MAX).await?
-    };
+    let keys: Vec<_> = committing.keys().cloned().collect();
+    let commitments = if keys.is_empty() { Commitments::new() } else { commitment::get(connection, &keys).await? };
     taken_in(connection, &touched, kept, (committing, commitments), policy).await
 }
 

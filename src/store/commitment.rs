@@ -73,6 +73,26 @@ pub(super) async fn of_ties(
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
+/// These commitments, as far as they exist.
+pub(super) async fn get(connection: &mut PgConnection, keys: &[CommitmentRowKey]) -> Result<Commitments, StoreError> {
+    let ties: KeyColumns<'_> = keys.iter().map(|(tie, _)| tie).collect();
+    let ids: Vec<_> = keys.iter().map(|(_, id)| id.as_str()).collect();
+    let rows = sqlx::query_as!(
+        CommitmentRow,
+        "SELECT commitment.tenant, commitment.committed, commitment.counterpart, commitment.commitment_id, made_time,
+             due_time, group_size, outcome_time, outcome_id, released_time
+         FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[]) AS key (tenant, committed, counterpart, commitment_id)
+         JOIN commitment USING (tenant, committed, counterpart, commitment_id)",
+        &ties.tenants as _,
+        &ties.actors as _,
+        &ties.recipients as _,
+        &ids as _,
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
 /// These commitments, as far as they exist, locked in the order of their keys until the transaction ends.
 pub(super) async fn lock(connection: &mut PgConnection, keys: &[CommitmentRowKey]) -> Result<Commitments, StoreError> {
     let ties: KeyColumns<'_> = keys.iter().map(|(tie, _)| tie).collect();
