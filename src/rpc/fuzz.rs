@@ -66,6 +66,7 @@ fn convert(bytes: &[u8]) {
         let (query, faults) = request::rank_query(&message, &TenantId::unnamed());
         // Either it can be asked, or it is said why not.
         assert!(query.is_some() || !faults.list().is_empty());
+        assert!(query.is_none_or(|query| (1..=1000).contains(&query.page_size)));
         say(&faults);
     }
     if let Ok(message) = pb::GetConnectionRequest::decode(bytes)

@@ -179,11 +179,10 @@ fn minimum_score(score: f64, faults: &mut Faults) -> f64 {
     faults.take("minimum_score", within.ok_or("must lie between 0 and 1")).unwrap_or_default()
 }
 
-/// How much a page of at most `most` holds.
+/// How much a page of at most `most` holds. Asking for more is no fault: a page may always hold less than was asked for.
 pub(super) fn page_size(asked: i32, most: usize, faults: &mut Faults) -> usize {
-    let asked = usize::try_from(asked).ok().filter(|size| *size <= most);
-    let size = faults.take("page_size", asked.ok_or(format!("must lie between 0 and {most}")));
-    size.filter(|size| *size > 0).unwrap_or(DEFAULT_PAGE)
+    let size = faults.take("page_size", usize::try_from(asked).map_err(|_| "must not be negative"));
+    size.filter(|size| *size > 0).unwrap_or(DEFAULT_PAGE).min(most)
 }
 
 /// Which connection to show.

@@ -121,7 +121,7 @@ async fn every_faulty_field_of_a_ranking_is_named_at_once() {
         channels: texts(&["", "fine", &"c".repeat(65)]),
         topics: texts(&["fine", "padded "]),
         minimum_score: f64::NAN,
-        page_size: 101,
+        page_size: -1,
         page_token: "forged".to_owned(),
         explain: true,
         at_least_as_fresh_as: "forged".to_owned(),

@@ -247,11 +247,14 @@ async fn rankings() {
         (("page of 0", |rank| rank.page_size = 0, None), 50),
         (("page of 1", |rank| rank.page_size = 1, None), 1),
         (("page of 1000", |rank| rank.page_size = 1000, None), 1000),
-        (("page of 1001", |rank| rank.page_size = 1001, Some("page_size")), 0),
+        (("page of 1001", |rank| rank.page_size = 1001, None), 1000),
+        (("greatest page", |rank| rank.page_size = i32::MAX, None), 1000),
         (("page of -1", |rank| rank.page_size = -1, Some("page_size")), 0),
+        (("least page", |rank| rank.page_size = i32::MIN, Some("page_size")), 0),
         (("page of 0, explained", |rank| rank.explain = true, None), 50),
         (("page of 100, explained", |rank| (rank.page_size, rank.explain) = (100, true), None), 100),
-        (("page of 101, explained", |rank| (rank.page_size, rank.explain) = (101, true), Some("page_size")), 0),
+        (("page of 101, explained", |rank| (rank.page_size, rank.explain) = (101, true), None), 100),
+        (("page of -1, explained", |rank| (rank.page_size, rank.explain) = (-1, true), Some("page_size")), 0),
         (("score of 0", |rank| rank.minimum_score = 0.0, None), 50),
         (("score of -0", |rank| rank.minimum_score = -0.0, None), 50),
         (("score of 1", |rank| rank.minimum_score = 1.0, None), 0),
@@ -285,6 +288,11 @@ async fn rankings() {
             (outcome, _) => panic!("{name}: {outcome:?}"),
         }
     }
+    // Whoever is beyond the most of a page comes with the next one.
+    let mut request = pb::RankConnectionsRequest { person: "zed-77".to_owned(), page_size: 5000, ..Default::default() };
+    request.page_token = client.rank_connections(request.clone()).await.unwrap().into_inner().next_page_token;
+    let rest = client.rank_connections(request).await.unwrap().into_inner();
+    assert_eq!((rest.connections.len(), &*rest.next_page_token), (1, ""));
 }
 
 #[tokio::test]
