@@ -66,14 +66,32 @@ fn print_tables(connection: &pb::Connection) {
 fn print_reasons(title: &str, connection: &pb::Connection, direction: pb::WillingnessDirection) {
     print::line(format_args!("\n{title}"));
     let row = |reason: &pb::Reason| {
-        let source = print::short(reason.source().as_str_name(), "EVIDENCE_SOURCE_");
         vec![
             print::short(reason.factor().as_str_name(), "REASON_FACTOR_"),
-            if source == "UNSPECIFIED" { String::new() } else { source },
+            source(reason),
             format!("{:+.3}", reason.contribution),
             reason.interaction_ids.join(", "),
         ]
     };
     let reasons = connection.reasons.iter().filter(|reason| reason.willingness() == direction);
     print::table(&["because of", "by", "adds", "above all"], 2..3, reasons.map(row).collect());
+}
+
+/// Whose acts a reason rests on: nobody's for the prior, whose source a server may also leave unset.
+fn source(reason: &pb::Reason) -> String {
+    match reason.source() {
+        pb::EvidenceSource::Unspecified | pb::EvidenceSource::Nobody => String::new(),
+        source => print::short(source.as_str_name(), "EVIDENCE_SOURCE_"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prior_is_nobodys_whether_a_server_says_so_or_not() {
+        let shown = |source: i32| super::source(&pb::Reason { source, ..pb::Reason::default() });
+        assert_eq!([0, 1, 2, 3, 4].map(shown), ["", "PEER", "OWNER", "BOTH", ""]);
+    }
 }

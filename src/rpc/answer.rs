@@ -91,7 +91,7 @@ fn factor(factor: Factor) -> pb::ReasonFactor {
 
 fn source(source: Source, whose: Whose) -> pb::EvidenceSource {
     match (source, whose) {
-        (Source::Nobody, _) => pb::EvidenceSource::Unspecified,
+        (Source::Nobody, _) => pb::EvidenceSource::Nobody,
         (Source::Both, _) => pb::EvidenceSource::Both,
         (Source::Own, Whose::Theirs) | (Source::Other, Whose::Yours) => pb::EvidenceSource::Peer,
         (Source::Own, Whose::Yours) | (Source::Other, Whose::Theirs) => pb::EvidenceSource::Owner,

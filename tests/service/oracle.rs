@@ -189,7 +189,7 @@ fn reasons(folded: &Folded, as_of: Timestamp) -> Vec<pb::Reason> {
             let weighed = own.chain(folded.acts[1 - whose].iter().map(|act| (act, Source::Other)));
             let ids = heaviest(&part, weighed, as_of, &DEFAULT, 3);
             let source = match part.source {
-                Source::Nobody => EvidenceSource::Unspecified,
+                Source::Nobody => EvidenceSource::Nobody,
                 Source::Both => EvidenceSource::Both,
                 Source::Own => of_actor[whose],
                 Source::Other => of_actor[1 - whose],
