@@ -40,6 +40,17 @@ pub enum Right {
     Admin,
 }
 
+impl Right {
+    /// The name of the right, as access files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::Rank => "rank",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// What a caller shows to prove who calls.
 #[derive(Clone, Copy, Default)]
 pub struct Credentials<'a> {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use crate::domain::TenantId;
+use crate::{domain::TenantId, service::TenantLimit};
 
 /// How many tenants are remembered before those are forgotten that are at rest.
 const MANY_TENANTS: usize = 1024;
@@ -52,12 +52,9 @@ pub(super) enum Crowded {
     /// There are too many at once.
     #[error("too many calls are under way")]
     Calls,
-    /// The tenant has too many at once.
-    #[error("too many calls of the tenant are under way")]
-    TenantCalls,
-    /// The tenant makes too many in a second.
-    #[error("the tenant makes more calls a second than it may")]
-    TenantRate,
+    /// The tenant has reached a limit of its own.
+    #[error("the tenant has reached a limit")]
+    Tenant(#[from] TenantLimit),
 }
 
 /// A call that was let in, until it is dropped.
@@ -85,9 +82,9 @@ impl Admission {
         let fresh = || Tenant { calls: 0, saved: rate, as_of: Instant::now() };
         let of_tenant = counts.tenants.entry(tenant.clone()).or_insert_with(fresh);
         if of_tenant.calls >= self.limits.tenant_calls {
-            return Err(Crowded::TenantCalls);
+            return Err(TenantLimit::Calls(self.limits.tenant_calls).into());
         }
-        of_tenant.spend(rate).map_err(|_| Crowded::TenantRate)?;
+        of_tenant.spend(rate).map_err(|_| TenantLimit::CallsPerSecond(self.limits.tenant_rate))?;
         of_tenant.calls += 1;
         counts.calls += 1;
         Ok(Turn { admission: self.clone(), tenant: tenant.clone() })
@@ -155,7 +152,7 @@ mod tests {
         let admission = Admission::new(AdmissionLimits { calls: 3, tenant_calls: 2, tenant_rate: 0 });
         let first = admission.enter(&tenant("a")).unwrap();
         let _second = admission.enter(&tenant("a")).unwrap();
-        assert_eq!(admission.enter(&tenant("a")).unwrap_err(), Crowded::TenantCalls);
+        assert_eq!(admission.enter(&tenant("a")).unwrap_err(), TenantLimit::Calls(2).into());
         let _third = admission.enter(&tenant("b")).unwrap();
         assert_eq!(admission.enter(&tenant("b")).unwrap_err(), Crowded::Calls);
         drop(first);
@@ -171,7 +168,7 @@ mod tests {
         assert_eq!(calls(), 5);
         tokio::time::advance(Duration::from_hours(1)).await;
         assert_eq!(calls(), 10);
-        assert_eq!(admission.enter(&tenant("a")).unwrap_err(), Crowded::TenantRate);
+        assert_eq!(admission.enter(&tenant("a")).unwrap_err(), TenantLimit::CallsPerSecond(10).into());
         admission.enter(&tenant("b")).unwrap();
     }
 

@@ -118,7 +118,7 @@ impl Handlers {
         };
         let admitted = self.access.admit(&shown, named, right, self.service.now());
         self.audit.note(right, &admitted);
-        Ok(admitted.map_err(|refusal| status::of_refusal(&refusal))?.tenant)
+        Ok(admitted.map_err(|refusal| status::of_refusal(&refusal, right))?.tenant)
     }
 
     /// The tenant of a call that is let in, until the turn is dropped.
@@ -126,11 +126,10 @@ impl Handlers {
         let tenant = self.tenant(call, right)?;
         let turn = self.admission.enter(&tenant);
         let turn = turn.map_err(|crowded| {
-            let limit = match crowded {
-                Crowded::Calls => ServiceError::Overloaded,
-                Crowded::TenantCalls | Crowded::TenantRate => ServiceError::TenantLimited,
-            };
-            status::of_service(&limit(crowded.into()))
+            status::of_service(&match crowded {
+                Crowded::Calls => ServiceError::Overloaded(crowded.into()),
+                Crowded::Tenant(limit) => ServiceError::TenantLimited(limit),
+            })
         });
         Ok((tenant, turn?))
     }

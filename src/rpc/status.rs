@@ -13,7 +13,13 @@ use tokio::time::Instant;
 use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::{access::Refusal, causes, domain::Faults, service::ServiceError, telemetry::Ended};
+use crate::{
+    access::{Refusal, Right},
+    causes,
+    domain::Faults,
+    service::{ServiceError, TenantLimit},
+    telemetry::Ended,
+};
 
 use super::{MAX_MESSAGE_BYTES, pb::ErrorReason};
 
@@ -39,7 +45,7 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
         ServiceError::Conflict => (Code::AlreadyExists, ErrorReason::InteractionConflict),
         ServiceError::PolicyNotFound | ServiceError::NoPolicyBefore => (Code::NotFound, ErrorReason::PolicyNotFound),
         ServiceError::PolicyConflict => (Code::AlreadyExists, ErrorReason::PolicyConflict),
-        ServiceError::TooManyPolicies => (Code::ResourceExhausted, ErrorReason::TooManyPolicies),
+        ServiceError::TooManyPolicies(_) => (Code::ResourceExhausted, ErrorReason::TooManyPolicies),
         ServiceError::Overloaded(_) => (Code::ResourceExhausted, ErrorReason::Overloaded),
         ServiceError::TenantLimited(_) => (Code::ResourceExhausted, ErrorReason::TenantLimited),
         ServiceError::HistoryTooLarge(_) => (Code::ResourceExhausted, ErrorReason::HistoryTooLarge),
@@ -55,7 +61,20 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
         ServiceError::ShuttingDown => Some(ELSEWHERE_DELAY),
         _ => None,
     };
-    with_advice(code, error.to_string(), details(reason), delay)
+    with_advice(code, error.to_string(), details_with(reason, limit(error)), delay)
+}
+
+/// The limit that a call has met, as an entry of `google.rpc.ErrorInfo`; `ErrorReason` says what each key means.
+fn limit(error: &ServiceError) -> Option<(&'static str, String)> {
+    match error {
+        ServiceError::TooManyPolicies(most) => Some(("limit", most.to_string())),
+        ServiceError::HistoryTooLarge(most) => Some(("limit", most.to_string())),
+        ServiceError::TenantLimited(TenantLimit::Calls(most)) => Some(("limit_calls", most.to_string())),
+        ServiceError::TenantLimited(TenantLimit::CallsPerSecond(most)) => {
+            Some(("limit_calls_per_second", most.to_string()))
+        }
+        _ => None,
+    }
 }
 
 /// A status that tells when to try again, if that can help: in its details, for all who read them, and in the trailer that
@@ -134,16 +153,25 @@ fn sentence(faults: &Faults) -> String {
 }
 
 fn details(reason: ErrorReason) -> ErrorDetails {
-    ErrorDetails::with_error_info(name_of(reason), DOMAIN, HashMap::new())
+    details_with(reason, None)
 }
 
-/// Whoever calls is not let in.
-pub(super) fn of_refusal(refusal: &Refusal) -> Status {
-    let (code, reason) = match refusal {
-        Refusal::Unknown => (Code::Unauthenticated, ErrorReason::Unauthenticated),
-        Refusal::Denied(_) => (Code::PermissionDenied, ErrorReason::PermissionDenied),
+fn details_with(reason: ErrorReason, entry: Option<(&str, String)>) -> ErrorDetails {
+    let metadata: HashMap<_, _> = entry.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    ErrorDetails::with_error_info(name_of(reason), DOMAIN, metadata)
+}
+
+/// The refusal of a caller who proves nothing, or lacks this right. A right belongs to the method, so its name tells nothing of
+/// the tenant.
+pub(super) fn of_refusal(refusal: &Refusal, right: Right) -> Status {
+    let (code, details) = match refusal {
+        Refusal::Unknown => (Code::Unauthenticated, details(ErrorReason::Unauthenticated)),
+        Refusal::Denied(_) => {
+            let needed = ("right", right.name().to_owned());
+            (Code::PermissionDenied, details_with(ErrorReason::PermissionDenied, Some(needed)))
+        }
     };
-    Status::with_error_details(code, refusal.to_string(), details(reason))
+    Status::with_error_details(code, refusal.to_string(), details)
 }
 
 /// The caller's deadline has passed.
@@ -170,7 +198,8 @@ pub(super) fn of_transport(status: &Status) -> Status {
         Code::Internal => (Code::InvalidArgument, "the bytes received are no message of this method".to_owned()),
         code => (code, status.message().to_owned()),
     };
-    Status::with_error_details(code, message, details(ErrorReason::CallNotUnderstood))
+    let limit = (status.code() == Code::OutOfRange).then(|| ("limit_bytes", MAX_MESSAGE_BYTES.to_string()));
+    Status::with_error_details(code, message, details_with(ErrorReason::CallNotUnderstood, limit))
 }
 
 /// How a call ended with that status.

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::Faults,
-    store::{MAX_POLICIES, StoreError, WriteError},
+    store::{StoreError, WriteError},
 };
 
 /// Any source of an error.
@@ -26,18 +26,18 @@ pub enum ServiceError {
     /// The version of a scoring policy stands for another document.
     #[error("this version of the scoring policy was published before with another document")]
     PolicyConflict,
-    /// The tenant has as many versions of its scoring policy as it may have.
-    #[error("there are {MAX_POLICIES} versions of the scoring policy already")]
-    TooManyPolicies,
+    /// The tenant has as many versions of its scoring policy as it may have: this many.
+    #[error("there are {0} versions of the scoring policy already")]
+    TooManyPolicies(i64),
     /// More work is waiting than can be taken on.
     #[error("too much work is waiting; try again later")]
     Overloaded(#[source] Source),
     /// The tenant does more than it may.
     #[error("the tenant makes more calls than it may; try again later")]
-    TenantLimited(#[source] Source),
-    /// There is more to read than is read for one answer.
+    TenantLimited(#[source] TenantLimit),
+    /// There is more to read than is read for one answer: more than this many ties, commitments or acts.
     #[error("there is more history than can be read for one answer")]
-    HistoryTooLarge(#[source] Source),
+    HistoryTooLarge(usize),
     /// The database does not answer.
     #[error("the database is unavailable; try again later")]
     Unavailable(#[source] Source),
@@ -47,6 +47,17 @@ pub enum ServiceError {
     /// A defect.
     #[error("an internal error occurred")]
     Internal(#[source] Source),
+}
+
+/// The limit that a tenant has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TenantLimit {
+    /// The most calls of a tenant at once.
+    #[error("{0} calls of the tenant are under way, as many as may be")]
+    Calls(usize),
+    /// The most calls, and items of streams, of a tenant in a second.
+    #[error("the tenant makes more than {0} calls a second")]
+    CallsPerSecond(u32),
 }
 
 impl From<StoreError> for ServiceError {
@@ -66,7 +77,7 @@ impl From<StoreError> for ServiceError {
             | StoreError::Schema { .. }
             | StoreError::Superseded { .. }
             | StoreError::Underived => Self::Unavailable(error.into()),
-            StoreError::TooLarge(_) => Self::HistoryTooLarge(error.into()),
+            StoreError::TooLarge(most) => Self::HistoryTooLarge(*most),
             StoreError::Inconsistent { .. }
             | StoreError::NoRandomness
             | StoreError::Refused(_)

@@ -27,7 +27,7 @@ use answers::Answers;
 use views::Views;
 
 pub use clock::Clock;
-pub use error::ServiceError;
+pub use error::{ServiceError, TenantLimit};
 pub use policy::{MAX_DOCUMENT_BYTES, MAX_POLICY_PAGE, PolicyDraft, PolicyPage};
 pub use rank::{
     ConnectionQuery, ConnectionView, MAX_EXPLAINED_PAGE, MAX_FILTER_WORDS, MAX_PAGE, RankPage, RankQuery, Reason,

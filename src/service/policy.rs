@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::{
     domain::{Faults, PolicyVersion, TenantId},
     scoring::{BUILT_IN_PREFIX, DocumentFault, Policy},
-    store::{NewPolicy, PolicyEntry, Publication},
+    store::{MAX_POLICIES, NewPolicy, PolicyEntry, Publication},
 };
 
 use super::{Service, ServiceError};
@@ -61,7 +61,7 @@ impl Service {
             Publication::Published(entry) => Ok((entry, false, revision)),
             Publication::Replayed(entry) => Ok((entry, true, revision)),
             Publication::Conflict => Err(ServiceError::PolicyConflict),
-            Publication::TooMany => Err(ServiceError::TooManyPolicies),
+            Publication::TooMany => Err(ServiceError::TooManyPolicies(MAX_POLICIES)),
         }
     }
 

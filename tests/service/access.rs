@@ -28,8 +28,9 @@ use tonic::{
 
 use crate::{
     authority::{Authority, tls_channel, tls_files, write_tls},
-    harness::{act, channel, config, database, day, document, eventually, reason, unix_now},
+    harness::{act, channel, config, database, day, document, error_metadata, eventually, reason, unix_now},
     program::{Ran, program},
+    wire::assert_refused,
 };
 
 /// Shows a key or a token, and names a tenant.
@@ -118,12 +119,19 @@ async fn whoever_is_not_known_is_refused_and_whoever_may_not_is_denied() {
         rank(&mut with(&other, Some("crm"))).await.unwrap_err(),
         rank(&mut with(&other, Some("never-heard-of"))).await.unwrap_err(),
         rank(&mut with(&other, None)).await.unwrap_err(),
-        record(&mut with(&other, Some("other"))).await.unwrap_err(),
     ];
-    for one in &denied {
-        assert_eq!((one.code(), &*reason(one)), (Code::PermissionDenied, "PERMISSION_DENIED"));
-        // Nothing tells a tenant that is somebody else's from one that is nobody's.
-        assert_eq!((one.message(), one.details()), (denied[0].message(), denied[0].details()));
+    let of_recording = [
+        record(&mut with(&other, Some("other"))).await.unwrap_err(),
+        record(&mut with(&other, Some("crm"))).await.unwrap_err(),
+        record(&mut with(&other, Some("never-heard-of"))).await.unwrap_err(),
+    ];
+    for (denied, right) in [(denied, "rank"), (of_recording, "record")] {
+        for one in &denied {
+            assert_refused(one, Code::PermissionDenied, "PERMISSION_DENIED", &["crm", "other", "never"]);
+            assert_eq!(error_metadata(one), [("right".to_owned(), right.to_owned())]);
+            // Nothing tells a tenant that is somebody else's from one that is nobody's.
+            assert_eq!((one.message(), one.details()), (denied[0].message(), denied[0].details()));
+        }
     }
 }
 

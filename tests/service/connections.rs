@@ -11,9 +11,13 @@ use rapport::{
 use sqlx::{Connection as _, PgConnection};
 use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
-use tonic_types::StatusExt as _;
 
-use crate::harness::{Client, act, channel, client_of, config, database, day, eventually, policies_of, reason, start};
+use crate::{
+    harness::{
+        Client, act, channel, client_of, config, database, day, error_metadata, eventually, policies_of, reason, start,
+    },
+    wire::assert_refused,
+};
 
 async fn rank(client: &mut Client) -> Result<(), Status> {
     let request = pb::RankConnectionsRequest { person: "zed".to_owned(), ..Default::default() };
@@ -86,8 +90,8 @@ async fn a_tenant_with_too_much_under_way_comes_back_later_and_others_do_not_not
     let (items, mut stream) = open_stream(&mut busy).await.unwrap();
     stream.message().await.unwrap();
     let refused = rank(&mut busy).await.unwrap_err();
-    assert_eq!((refused.code(), &*reason(&refused)), (Code::ResourceExhausted, "TENANT_LIMITED"));
-    assert!(refused.get_error_details().retry_info().is_some());
+    assert_refused(&refused, Code::ResourceExhausted, "TENANT_LIMITED", &["busy"]);
+    assert_eq!(error_metadata(&refused), [("limit_calls".to_owned(), "1".to_owned())]);
     rank(&mut other).await.unwrap();
     let list = pb::ListPoliciesRequest::default();
     policies_of(app.address(), "busy").list_policies(list).await.expect("policies keep their lane");
@@ -104,7 +108,11 @@ async fn a_tenant_that_asks_too_often_is_slowed_down() {
     let mut client = client_of(app.address(), "busy");
     let mut refused = 0;
     for _ in 0..20 {
-        refused += u32::from(rank(&mut client).await.is_err_and(|error| reason(&error) == "TENANT_LIMITED"));
+        if let Err(error) = rank(&mut client).await {
+            assert_refused(&error, Code::ResourceExhausted, "TENANT_LIMITED", &["busy"]);
+            assert_eq!(error_metadata(&error), [("limit_calls_per_second".to_owned(), "5".to_owned())]);
+            refused += 1;
+        }
     }
     assert!(refused >= 10, "{refused}");
     rank(&mut client_of(app.address(), "other")).await.unwrap();

@@ -300,6 +300,12 @@ pub fn reason(status: &Status) -> String {
     info.reason.clone()
 }
 
+/// The keys and values in an error's `ErrorInfo`.
+pub fn error_metadata(status: &Status) -> Vec<(String, String)> {
+    let info = status.get_error_details().error_info().cloned();
+    info.unwrap_or_else(|| panic!("every error has an ErrorInfo: {status:?}")).metadata.into_iter().collect()
+}
+
 /// The fields that an error complains about, with what it says of each.
 pub fn violations(status: &Status) -> HashMap<String, String> {
     let details = status.get_error_details();

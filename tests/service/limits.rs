@@ -8,7 +8,10 @@ use rapport::{domain::Kind, rpc::pb, service::Clock};
 use tonic::Code;
 
 use crate::{
-    harness::{act, after, client, client_of, config, connection, database, day, record, start, try_record, unique},
+    harness::{
+        act, after, client, client_of, config, connection, database, day, error_metadata, record, start, try_record,
+        unique,
+    },
     wire::{self, assert_faulty, assert_refused, method},
 };
 
@@ -325,6 +328,7 @@ async fn a_message_of_one_mebibyte_is_read() {
             assert_faulty(&status, &["interaction.goal"], &["zed-77", "ggg"]);
         } else {
             assert_refused(&status, Code::ResourceExhausted, "CALL_NOT_UNDERSTOOD", &["zed-77", "ggg"]);
+            assert_eq!(error_metadata(&status), [("limit_bytes".to_owned(), (1 << 20).to_string())]);
         }
     }
 }

@@ -21,8 +21,8 @@ use tonic::{Code, Status};
 
 use crate::{
     harness::{
-        Client, act, after, all_folded, client_of, config, connection, database, day, eventually, record, start,
-        try_record,
+        Client, act, after, all_folded, client_of, config, connection, database, day, error_metadata, eventually,
+        record, start, try_record,
     },
     wire::assert_refused,
 };
@@ -198,7 +198,9 @@ async fn more_connections_than_are_read_for_one_answer_are_refused() {
         "INSERT INTO tie SELECT tenant, 'peer-' || number, recipient, first_time, last_time, counts, today, evidence
         FROM tie, generate_series(1, 200000) AS number";
     execute(&url, ties).await;
-    refused(&try_rank(&mut client).await.unwrap_err(), Code::ResourceExhausted, "HISTORY_TOO_LARGE");
+    let status = try_rank(&mut client).await.unwrap_err();
+    refused(&status, Code::ResourceExhausted, "HISTORY_TOO_LARGE");
+    assert_eq!(error_metadata(&status), [("limit".to_owned(), "200000".to_owned())]);
     execute(&url, "DELETE FROM tie WHERE actor = 'peer-7'").await;
     assert!(try_rank(&mut client).await.is_ok());
 }
@@ -225,6 +227,7 @@ async fn a_past_with_too_much_history_is_refused_and_one_act_less_is_not() {
     let (shown, ranked) = tokio::join!(try_connection(&mut client, 5), other.rank_connections(past));
     for status in [shown.unwrap_err(), ranked.unwrap_err()] {
         refused(&status, Code::ResourceExhausted, "HISTORY_TOO_LARGE");
+        assert_eq!(error_metadata(&status), [("limit".to_owned(), "200000".to_owned())]);
     }
     assert!(try_connection(&mut client, 10).await.is_ok(), "the present needs no history");
     execute(&url, "DELETE FROM ledger WHERE interaction_id LIKE '%\\_%200000'").await;

@@ -11,8 +11,8 @@ use tonic::{Code, Status};
 
 use crate::{
     harness::{
-        Client, PolicyClient, act, address, client_of, config, database, day, document, policies_of, reason, record,
-        start, unique, violations,
+        Client, PolicyClient, act, address, client_of, config, database, day, document, error_metadata, policies_of,
+        reason, record, start, unique, violations,
     },
     wire::assert_refused,
 };
@@ -367,6 +367,7 @@ async fn a_tenant_has_a_thousand_versions_at_most_and_each_stands_for_one_docume
     publish(&mut client, "last").await;
     let refused = client.publish_policy(publishing(document("one-more"))).await.unwrap_err();
     assert_refused(&refused, Code::ResourceExhausted, "TOO_MANY_POLICIES", &[]);
+    assert_eq!(error_metadata(&refused), [("limit".to_owned(), "1000".to_owned())]);
     assert!(publish(&mut client, "last").await.replayed, "what is there already is no more");
     assert_eq!(list(&mut client, 1000).await.len(), 1001);
     for beyond in [1001, i32::MAX] {

@@ -6,7 +6,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{
     harness::{address, channel},
-    wire::assert_refused,
+    wire::{KEYS, assert_refused},
 };
 
 const SERVICES: [&str; 5] = [
@@ -83,7 +83,13 @@ fn every_reason_says_with_which_code_it_comes_and_is_sent_by_the_server() {
         let first = above.last().unwrap_or(&"").trim().trim_start_matches("// ");
         assert!(CODES.iter().any(|code| first.starts_with(code)), "{line} says {first:?}");
         let value: i32 = line.trim_end_matches(';').rsplit(' ').next().unwrap().parse().unwrap();
-        let name = format!("ErrorReason::{:?}", rapport::rpc::pb::ErrorReason::try_from(value).unwrap());
+        let reason = rapport::rpc::pb::ErrorReason::try_from(value).unwrap();
+        let told = KEYS.iter().filter(|(of, ..)| reason.as_str_name() == format!("ERROR_REASON_{of}"));
+        for key in told.flat_map(|(_, _, keys)| *keys) {
+            assert!(above.iter().any(|line| line.contains(&format!("`{key}`"))), "{line} does not say what {key} is");
+            assert!(sent.contains(&format!("\"{key}\"")), "nothing sends {key}");
+        }
+        let name = format!("ErrorReason::{reason:?}");
         assert!(value == 0 || sent.contains(&name), "nothing sends {name}");
         reasons += 1;
     }

@@ -9,7 +9,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::harness::{channel, reason, violations};
+use crate::harness::{channel, error_metadata, reason, violations};
 
 /// Messages as the bytes they are.
 #[derive(Clone, Copy, Default)]
@@ -120,8 +120,29 @@ const INTERNAL_WORDS: [&str; 34] = [
     "h2 ",
 ];
 
-/// Asserts that an error is one of the catalogue: its code and reason, a retry delay exactly where coming back can help,
-/// violations exactly where fields are faulty, and nothing that callers must not see: no internals, and none of `given`.
+/// The keys in the metadata of errors, by reason and code: an error has one of those of its reason, or none for other reasons.
+pub const KEYS: [(&str, Code, &[&str]); 5] = [
+    ("HISTORY_TOO_LARGE", Code::ResourceExhausted, &["limit"]),
+    ("TOO_MANY_POLICIES", Code::ResourceExhausted, &["limit"]),
+    ("TENANT_LIMITED", Code::ResourceExhausted, &["limit_calls", "limit_calls_per_second"]),
+    ("CALL_NOT_UNDERSTOOD", Code::ResourceExhausted, &["limit_bytes"]),
+    ("PERMISSION_DENIED", Code::PermissionDenied, &["right"]),
+];
+
+fn assert_metadata(status: &Status, reason: &str) {
+    let keys = KEYS.iter().find(|(of, code, _)| *of == reason && *code == status.code()).map(|(_, _, keys)| *keys);
+    match &error_metadata(status)[..] {
+        [] => assert_eq!(keys, None, "{status:?}"),
+        [(key, value)] => {
+            assert!(keys.is_some_and(|keys| keys.contains(&key.as_str())), "{status:?}");
+            assert!(key == "right" || value.parse::<u64>().is_ok_and(|limit| limit > 0), "{status:?}");
+        }
+        _ => panic!("{status:?}"),
+    }
+}
+
+/// Asserts that an error is one of the catalogue: its code, reason and metadata, a retry delay exactly where coming back can
+/// help, violations exactly where fields are faulty, and nothing that callers must not see: no internals, and none of `given`.
 pub fn assert_refused(status: &Status, code: Code, expected: &str, given: &[&str]) {
     assert_eq!((status.code(), reason(status).as_str()), (code, expected), "{status:?}");
     let details = status.get_error_details();
@@ -132,7 +153,7 @@ pub fn assert_refused(status: &Status, code: Code, expected: &str, given: &[&str
     let pushback = status.metadata().get("grpc-retry-pushback-ms").map(|millis| millis.to_str().unwrap());
     assert_eq!(pushback, delay.map(|delay| delay.as_millis().to_string()).as_deref(), "{status:?}");
     assert_eq!(details.bad_request().is_some(), expected == "FIELDS_INVALID", "{status:?}");
-    assert!(details.error_info().is_some_and(|info| info.metadata.is_empty()));
+    assert_metadata(status, expected);
     assert!(!status.message().is_empty());
     let said = format!("{}\n{}", status.message(), String::from_utf8_lossy(status.details()));
     let lower = said.to_lowercase();
