@@ -24,7 +24,8 @@ mod tls;
 pub mod pb {
     tonic::include_proto!("rapport.v1");
 
-    /// The descriptors of the contract and all that it imports.
+    /// The descriptors of the contract, of all that it imports and of the details of its errors: an encoded
+    /// `google.protobuf.FileDescriptorSet`.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rapport.binpb"));
 }
 

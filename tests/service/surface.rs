@@ -29,16 +29,28 @@ macro_rules! listed {
             ask(MessageRequest::ListServices(String::new())),
             ask(MessageRequest::FileContainingSymbol("rapport.v1.Interaction".to_owned())),
             ask(MessageRequest::FileContainingSymbol("google.rpc.BadRequest".to_owned())),
+            ask(MessageRequest::FileContainingSymbol("rapport.v1.RelationshipService.RankConnections".to_owned())),
+            ask(MessageRequest::FileByFilename("google/api/http.proto".to_owned())),
         ];
         let mut client = ServerReflectionClient::new(channel(address()));
         let answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
         let answers: Vec<_> = answers.map(|answer| answer.unwrap().message_response.unwrap()).collect::<Vec<_>>().await;
         let [MessageResponse::ListServicesResponse(list), described @ ..] = &answers[..] else { panic!("{answers:?}") };
-        assert!(described.iter().all(|answer| matches!(answer, MessageResponse::FileDescriptorResponse(_))));
+        let files = described.iter().map(|answer| match answer {
+            MessageResponse::FileDescriptorResponse(files) => &files.file_descriptor_proto[..],
+            other => panic!("{other:?}"),
+        });
+        let files: Vec<&[Vec<u8>]> = files.collect();
+        assert!(holds(&files[2][0], "/v1/persons/{person}/connections"), "paths of HTTP are part of the contract");
         let mut names: Vec<String> = list.service.iter().map(|service| service.name.clone()).collect();
         names.sort_unstable();
         names
     }};
+}
+
+/// Whether these bytes hold a text.
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[tokio::test]
@@ -49,6 +61,24 @@ async fn both_versions_of_reflection_describe_everything() {
     };
     assert_eq!(listed!(v1), others(".v1."));
     assert_eq!(listed!(v1alpha), others(".v1alpha."));
+}
+
+/// Every unary method has a path for callers over HTTP, and streams have none.
+#[test]
+fn every_single_call_can_be_made_over_http() {
+    let mut paths = 0;
+    for contract in [
+        include_str!("../../proto/rapport/v1/relationship_service.proto"),
+        include_str!("../../proto/rapport/v1/policy_service.proto"),
+    ] {
+        let lines: Vec<&str> = contract.lines().map(str::trim).collect();
+        for pair in lines.windows(2).filter(|pair| pair[0].starts_with("rpc ")) {
+            let has_path = pair[1].starts_with("option (google.api.http) = {");
+            assert_eq!(has_path, !pair[0].contains("stream "), "{}", pair[0]);
+            paths += usize::from(has_path);
+        }
+    }
+    assert_eq!(paths, 7);
 }
 
 /// What a reason's description begins with: the codes that it comes with.
