@@ -7,6 +7,7 @@ mod backtest;
 mod bench;
 mod client;
 mod database;
+mod descriptors;
 mod doctor;
 mod fit;
 mod history;
@@ -82,6 +83,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Make keys for callers
     Keys(keys::Arguments),
+    /// Write the descriptors of the API, for programs that read them from a file, such as Envoy
+    Descriptors(descriptors::Arguments),
     /// Derive the ties from the ledger again, while serving goes on, and report differences
     Rebuild(rebuild::Arguments),
     /// Print the completions for a shell
@@ -140,6 +143,7 @@ fn ready(command: Command) -> Result<Ready, Failure> {
             Ok(Ready { log, export: Export::default(), work: Box::pin(doctor::run(arguments, config)) })
         }
         Command::Keys(arguments) => Ready::plain(async move { keys::run(&arguments) }),
+        Command::Descriptors(arguments) => Ready::plain(async move { descriptors::run(&arguments) }),
         Command::Rebuild(arguments) => Ready::plain(rebuild::run(arguments)),
         Command::Completions { shell } => Ready::plain(async move {
             let mut script = Vec::new();

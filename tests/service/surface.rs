@@ -1,11 +1,13 @@
 //! What callers find without knowing the contract: reflection in both of its versions, and health.
 
+use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     harness::{address, channel},
+    program::{Ran, program},
     wire::{KEYS, assert_refused},
 };
 
@@ -79,6 +81,30 @@ fn every_single_call_can_be_made_over_http() {
         }
     }
     assert_eq!(paths, 7);
+}
+
+#[test]
+fn descriptors_are_complete_and_hold_the_paths_of_http() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rapport.binpb");
+    let written = program(&["descriptors"]).output().unwrap();
+    assert!(written.status.success() && written.stderr.is_empty(), "{written:?}");
+    let mut command = program(&["descriptors", "--output"]);
+    assert_eq!(Ran::from(command.arg(&file).output().unwrap()).expect(0).out, "");
+    assert_eq!(std::fs::read(&file).unwrap(), written.stdout);
+
+    let set = prost_types::FileDescriptorSet::decode(&written.stdout[..]).unwrap();
+    let mut known = Vec::new();
+    for file in &set.file {
+        assert!(file.dependency.iter().all(|needed| known.contains(needed)), "{} comes too early", file.name());
+        assert!(!known.contains(&file.name().to_owned()), "{} comes twice", file.name());
+        known.push(file.name().to_owned());
+    }
+    for needed in ["rapport/v1/policy_service.proto", "rapport/v1/error_reason.proto", "google/rpc/error_details.proto"]
+    {
+        assert!(known.contains(&needed.to_owned()), "{needed}");
+    }
+    assert!(holds(&written.stdout, "/v1/persons/{person}/connections/{peer}"));
 }
 
 /// What a reason's description begins with: the codes that it comes with.
