@@ -4,11 +4,11 @@
     DATABASE_URL=postgresql://… python balanced.py ../../../target/debug/rapport
 
 The servers are started here, on a database that `rapport migrate` has prepared, at two loopback addresses (Linux has them) that
-Envoy finds by DNS: what the headless service answers in a cluster, a few lines answer here. Ports and the DNS server are put
-into the config, and nothing else. The caller tries no call again by itself, so what is tried again, Envoy does. It shows that
-calls are balanced one by one, and that none fails and no acknowledged act is lost while servers are restarted or killed. (A
-server that is killed can cut an answer in two, and nobody can try a call again once its answer has begun: those are counted
-apart.)
+Envoy finds by DNS: what the headless service answers in a cluster, a few lines answer here. Ports, the DNS server and the place
+of the descriptors are put into the config, and nothing else. The caller tries no call again by itself, so what is tried again,
+Envoy does. It shows that calls are balanced one by one, and that none fails and no acknowledged act is lost while servers are
+restarted or killed. (A server that is killed can cut an answer in two, and nobody can try a call again once its answer has
+begun: those are counted apart.)
 """
 
 import json
@@ -75,12 +75,13 @@ def answer_dns(sock):
 class Server:
     """One server, and what it says of the calls it served."""
 
-    def __init__(self, program, host, port, health_port):
+    def __init__(self, program, host, port, health_port, **settings):
         self.program, self.host, self.address, self.health = program, host, f"{host}:{port}", f"{host}:{health_port}"
+        self.settings = settings
         self.start()
 
     def start(self):
-        settings = os.environ | {"RAPPORT_HEALTH_LISTEN": self.health}
+        settings = os.environ | {"RAPPORT_HEALTH_LISTEN": self.health} | self.settings
         command = [self.program, "serve", "--listen", self.address, "--metrics-listen", f"{self.host}:0"]
         self.process = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.metrics = None
@@ -134,9 +135,9 @@ def all_are_healthy(admin):
         return False
 
 
-def start_envoy(folder, port, health_port):
-    """Starts Envoy with the config as it is shipped but for its ports and DNS server. Returns it, where it listens, and where
-    it says how things stand."""
+def start_envoy(program, folder, port, health_port, origin=None):
+    """Starts Envoy with the config as it is shipped but for its ports and DNS server, for the API of this program, and for
+    pages of this origin. Returns it, where it listens, and where it says how things stand."""
     listen, admin = free_ports(2, ["127.0.0.1"])
     dns = socket.socket(type=socket.SOCK_DGRAM)
     dns.bind(("127.0.0.1", 0))
@@ -156,6 +157,14 @@ def start_envoy(folder, port, health_port):
             "dns_resolver_options": {"no_default_search_domain": True},
         },
     }
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    [transcoder] = [each for each in manager["http_filters"] if each["name"].endswith("grpc_json_transcoder")]
+    descriptors = pathlib.Path(folder) / "rapport.binpb"
+    subprocess.run([program, "descriptors", "--output", descriptors], check=True)
+    transcoder["typed_config"]["proto_descriptor"] = str(descriptors)
+    if origin:
+        [host] = manager["route_config"]["virtual_hosts"]
+        host["typed_per_filter_config"]["envoy.filters.http.cors"]["allow_origin_string_match"] = [{"exact": origin}]
     path = pathlib.Path(folder) / "envoy.json"
     path.write_text(json.dumps(config))
     log = open(pathlib.Path(folder) / "envoy.log", "wb")
@@ -220,7 +229,7 @@ def main():
     servers, envoy = [Server(sys.argv[1], host, port, health_port) for host in HOSTS], None
     with tempfile.TemporaryDirectory() as folder:
         try:
-            envoy, address, admin = start_envoy(folder, port, health_port)
+            envoy, address, admin = start_envoy(sys.argv[1], folder, port, health_port)
             until(lambda: all_are_healthy(admin), "Envoy finds both servers")
             with grpc.insecure_channel(address, [("grpc.enable_retries", 0)]) as channel:
                 converse(channel, servers, admin)
