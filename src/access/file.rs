@@ -6,135 +6,132 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize;
-
 use crate::domain::TenantId;
 
-use super::{KeyEntry, Principal, Right, Rules, token::TokenRules};
+use super::{
+    Principal, Right, Rules,
+    document::{Document, Node},
+    token::Tokens,
+};
 
 /// What stands for every tenant.
 const EVERY_TENANT: &str = "*";
 /// The largest file, in bytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// What rights are called.
+const RIGHTS: [(&str, Right); 3] = [("record", Right::Record), ("rank", Right::Rank), ("admin", Right::Admin)];
 
-/// Why an access file cannot be followed. Nothing that is in the file shows.
+/// Why an access file cannot be followed. No secret that is in the file shows.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// It cannot be read.
-    #[error("the access file cannot be read: {0}")]
-    Unreadable(#[from] std::io::Error),
-    /// It is no such document.
-    #[error("the access file is not as it should be: line {line}, column {column}")]
-    Malformed {
-        /// Where.
-        line: usize,
-        /// Where in it.
-        column: usize,
+    #[error("the access file {} cannot be read: {source}", .path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
     },
-    /// It contradicts itself or says nothing.
-    #[error("the access file is not as it should be: {}", .0.join("; "))]
-    Faulty(Vec<String>),
+    /// It is no JSON, or lacks something, or contradicts itself.
+    #[error("the access file {} cannot be followed: {}", .path.display(), .faults.join("; "))]
+    Faulty {
+        /// Which file.
+        path: PathBuf,
+        /// Every fault, with its line and column.
+        faults: Vec<String>,
+    },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Document {
-    principals: Vec<PrincipalEntry>,
-    tokens: Option<TokenRules>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PrincipalEntry {
-    name: String,
-    #[serde(default)]
-    keys: Vec<KeyEntry>,
-    #[serde(default)]
-    certificates: Vec<String>,
-    #[serde(default)]
-    subjects: Vec<String>,
-    grants: Vec<Grant>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Grant {
-    tenants: Vec<String>,
-    rights: Vec<Right>,
-}
-
-impl Document {
+impl Rules {
+    /// What the file at a path says, or everything that is wrong with it. Files that it names lie beside it.
     pub(super) fn read(path: &Path) -> Result<Self, AccessError> {
-        Self::parse(&bounded(path)?)
+        let text = bounded(path).map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, path).map_err(|faults| AccessError::Faulty { path: path.to_owned(), faults })
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, AccessError> {
-        serde_json::from_str(text)
-            .map_err(|error| AccessError::Malformed { line: error.line(), column: error.column() })
-    }
-
-    /// What it says, or everything that is wrong with it. Files that it names lie beside it.
-    pub(super) fn rules(self, path: &Path) -> Result<Rules, AccessError> {
-        let mut faults = Vec::new();
-        let mut rules = Rules {
+    fn parse(text: &str, path: &Path) -> Result<Self, Vec<String>> {
+        let (mut document, whole) = Document::parse(text).map_err(|fault| vec![fault])?;
+        let [principals, tokens] = document.fields(&whole, ["principals", "tokens"]);
+        let mut rules = Self {
             principals: Vec::new(),
             by_key: HashMap::new(),
             by_certificate: HashMap::new(),
             by_subject: HashMap::new(),
             tokens: None,
         };
-        for (place, entry) in self.principals.into_iter().enumerate() {
-            rules.add(place, entry, &mut faults);
+        let principals = document.required(&whole, "principals", principals);
+        for (place, principal) in document.items(principals.as_ref()).iter().enumerate() {
+            rules.add(place, principal, &mut document);
         }
-        match self.tokens {
-            Some(tokens) => rules.tokens = tokens.made(path, &mut faults),
+        match tokens {
+            Some(tokens) => rules.tokens = Tokens::read(&mut document, &tokens, path),
             None if rules.by_subject.is_empty() => {}
-            None => faults.push("subjects need tokens".to_owned()),
-        }
-        if faults.is_empty() { Ok(rules) } else { Err(AccessError::Faulty(faults)) }
-    }
-}
-
-impl Rules {
-    fn add(&mut self, place: usize, entry: PrincipalEntry, faults: &mut Vec<String>) {
-        let at = format!("principals[{place}]");
-        if entry.name.is_empty() || self.principals.iter().any(|other| *other.name == *entry.name) {
-            faults.push(format!("{at}.name must be there, and no other principal's"));
-        }
-        for (number, key) in entry.keys.into_iter().enumerate() {
-            match blake3::Hash::from_hex(&key.hash) {
-                Ok(hash) if self.by_key.insert(key.id, (hash, place)).is_none() => {}
-                Ok(_) => faults.push(format!("{at}.keys[{number}].id must be no other key's")),
-                Err(_) => faults.push(format!("{at}.keys[{number}].hash must be 64 hexadecimal digits")),
+            None => {
+                document.fault(&whole, "names subjects, and lacks the field tokens, which says whose tokens are taken");
             }
         }
-        for (what, names, known) in [
-            ("certificates", entry.certificates, &mut self.by_certificate),
-            ("subjects", entry.subjects, &mut self.by_subject),
-        ] {
-            for (number, name) in names.into_iter().enumerate() {
-                if name.is_empty() || known.insert(name, place).is_some() {
-                    faults.push(format!("{at}.{what}[{number}] must be there, and no other principal's"));
+        document.finish(Some(rules))
+    }
+
+    fn add<'a>(&mut self, place: usize, node: &Node<'a>, document: &mut Document<'a>) {
+        let names = ["name", "keys", "certificates", "subjects", "grants"];
+        let [name, keys, certificates, subjects, grants] = document.fields(node, names);
+        let name = document.required(node, "name", name).and_then(|node| Some((document.text(&node)?, node)));
+        if let Some((name, node)) = &name
+            && (name.is_empty() || self.principals.iter().any(|other| *other.name == **name))
+        {
+            document.fault(node, "must not be empty, and must be no other principal's");
+        }
+        for key in document.items(keys.as_ref()) {
+            self.add_key(place, &key, document);
+        }
+        for (names, known) in [(certificates, &mut self.by_certificate), (subjects, &mut self.by_subject)] {
+            for node in document.items(names.as_ref()) {
+                if let Some(name) = document.text(&node)
+                    && (name.is_empty() || known.insert(name, place).is_some())
+                {
+                    document.fault(&node, "must not be empty, and must be no other principal's");
                 }
             }
         }
-        let principal = principal(&entry.name, entry.grants, &at, faults);
+        let grants = document.required(node, "grants", grants);
+        let name = name.map(|(name, _)| name).unwrap_or_default();
+        let mut principal = Principal { name: Arc::from(name), everywhere: Vec::new(), rights: HashMap::new() };
+        for grant in document.items(grants.as_ref()) {
+            principal.add(&grant, document);
+        }
         self.principals.push(principal);
+    }
+
+    fn add_key<'a>(&mut self, place: usize, node: &Node<'a>, document: &mut Document<'a>) {
+        let [id, hash] = document.fields(node, ["id", "hash"]);
+        let id = document.required(node, "id", id).and_then(|node| Some((document.text(&node)?, node)));
+        let hash = document.required(node, "hash", hash).and_then(|node| Some((document.text(&node)?, node)));
+        let (Some((id, id_node)), Some((hash, hash_node))) = (id, hash) else { return };
+        match blake3::Hash::from_hex(&hash) {
+            Ok(hash) if self.by_key.insert(id, (hash, place)).is_none() => {}
+            Ok(_) => document.fault(&id_node, "must be no other key's"),
+            Err(_) => document.fault(&hash_node, "must be 64 hexadecimal digits, as `rapport keys new` prints them"),
+        }
     }
 }
 
-fn principal(name: &str, grants: Vec<Grant>, at: &str, faults: &mut Vec<String>) -> Principal {
-    let mut principal = Principal { name: Arc::from(name), everywhere: Vec::new(), rights: HashMap::new() };
-    for (number, grant) in grants.into_iter().enumerate() {
-        for (place, tenant) in grant.tenants.iter().enumerate() {
-            match TenantId::parse_metadata(tenant) {
-                _ if tenant == EVERY_TENANT => principal.everywhere.extend(&grant.rights),
-                Ok(tenant) => principal.rights.entry(tenant).or_default().extend(&grant.rights),
-                Err(error) => faults.push(format!("{at}.grants[{number}].tenants[{place}] {error}")),
+impl Principal {
+    fn add<'a>(&mut self, node: &Node<'a>, document: &mut Document<'a>) {
+        let [tenants, rights] = document.fields(node, ["tenants", "rights"]);
+        let tenants = document.required(node, "tenants", tenants);
+        let rights = document.required(node, "rights", rights);
+        let rights = document.items(rights.as_ref());
+        let rights: Vec<Right> = rights.iter().filter_map(|right| document.one_of(right, &RIGHTS)).collect();
+        for node in document.items(tenants.as_ref()) {
+            let Some(tenant) = document.text(&node) else { continue };
+            match TenantId::parse_metadata(&tenant) {
+                _ if tenant == EVERY_TENANT => self.everywhere.extend(&rights),
+                Ok(tenant) => self.rights.entry(tenant).or_default().extend(&rights),
+                Err(error) => document.fault(&node, error),
             }
         }
     }
-    principal
 }
 
 /// The text of a file, unless that is too large.

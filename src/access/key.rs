@@ -12,8 +12,7 @@ const ID_DIGITS: usize = 12;
 pub struct Key(String);
 
 /// What an access file holds of a key.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct KeyEntry {
     /// Its id.
     pub id: String,

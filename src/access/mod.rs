@@ -3,6 +3,7 @@
 //!
 //! A caller shows a key, a token or a client certificate. Nothing here knows of the wire; times are arguments.
 
+mod document;
 mod file;
 mod key;
 mod refresh;
@@ -24,13 +25,11 @@ pub use file::AccessError;
 pub use key::{Key, KeyEntry};
 pub use refresh::Examined;
 
-use file::Document;
 use refresh::Texts;
 use token::Tokens;
 
 /// What a principal may do in a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
     /// Record interactions.
     Record,
@@ -123,7 +122,7 @@ impl Access {
 
     /// As the file at `path` says.
     pub fn guarded(path: &Path) -> Result<Self, AccessError> {
-        let rules = RwLock::new(Arc::new(Document::read(path)?.rules(path)?));
+        let rules = RwLock::new(Arc::new(Rules::read(path)?));
         let mut guard = Guard { path: path.to_owned(), rules, begun: Texts::default(), wanted: AtomicBool::new(false) };
         guard.begun = guard.texts();
         Ok(Self(Some(Arc::new(guard))))
@@ -266,39 +265,75 @@ mod tests {
         );
     }
 
+    /// What is wrong with a document.
+    fn faults(document: &str) -> Vec<String> {
+        match access(document) {
+            Err(AccessError::Faulty { faults, .. }) => faults,
+            other => panic!("it should be faulty: {other:?}"),
+        }
+    }
+
     #[test]
-    fn every_fault_of_a_file_is_told_and_nothing_that_is_in_it() {
-        let told = access(
+    fn every_fault_of_a_file_is_told_with_its_place_and_no_secret_that_is_in_it() {
+        let told = faults(
             r#"{"principals": [
                 {"name": "", "keys": [{"id": "a", "hash": "secret"}], "subjects": ["s"], "grants": []},
-                {"name": "b", "certificates": ["x", "x"], "grants": [{"tenants": ["\t"], "rights": ["rank"]}]}
+                {"name": "b", "certificates": ["x", "x"], "grants": [{"tenants": ["\t"], "rights": ["rank"]}]},
+                {"name": "b", "keys": "rapport_secret_secret", "grant": [], "grants": [
+                    {"tenants": ["*", 7], "rights": ["record", "adminn", "rapport_a_secret"]}, {"tenants": "b"}]},
+                "secret"
             ]}"#,
         );
-        let told = told.unwrap_err().to_string();
-        for part in [
-            "principals[0].name",
-            "principals[0].keys[0].hash",
-            "subjects need tokens",
-            "principals[1].certificates[1]",
-            "principals[1].grants[0].tenants[0]",
-        ] {
-            assert!(told.contains(part), "{part} in {told}");
+        let places = [
+            "line 1, column 1: the document names subjects, and lacks the field tokens",
+            "line 2, column 26: principals[0].name must not be empty",
+            "line 2, column 59: principals[0].keys[0].hash must be 64 hexadecimal digits",
+            "line 3, column 53: principals[1].certificates[1] must not be empty, and must be no other principal's",
+            "line 3, column 83: principals[1].grants[0].tenants[0] must be visible ASCII",
+            "line 4, column 26: principals[2].name must not be empty, and must be no other principal's",
+            "line 4, column 39: principals[2].keys must be a list, and is a text",
+            "line 4, column 64: principals[2] has \"grant\", and may only have name, keys, certificates, subjects, grants",
+            "line 5, column 39: principals[2].grants[0].tenants[1] must be a text, and is a number",
+            "line 5, column 64: principals[2].grants[0].rights[1] is \"adminn\", and must be record, rank or admin",
+            "line 5, column 74: principals[2].grants[0].rights[2] is a word that is not repeated here, and must be record",
+            "line 5, column 96: principals[2].grants[1] lacks the field rights",
+            "line 5, column 108: principals[2].grants[1].tenants must be a list, and is a text",
+            "line 6, column 17: principals[3] must be an object, and is a text",
+        ];
+        assert_eq!(told.len(), places.len(), "{told:#?}");
+        for (told, place) in told.iter().zip(places) {
+            assert!(told.starts_with(place) && !told.contains("secret"), "{told}\n{place}");
         }
-        assert!(!told.contains("secret"));
-        assert!(matches!(access("{"), Err(AccessError::Malformed { .. })));
-        assert!(access(r#"{"principals": [], "more": 1}"#).is_err(), "what is not understood is not ignored");
+        assert_eq!(faults("{"), ["line 1, column 1: EOF while parsing an object"]);
+        let more = ["line 1, column 20: the document has \"more\", and may only have principals, tokens"];
+        assert_eq!(faults(r#"{"principals": [], "more": 1}"#), more);
+        assert_eq!(faults("{}"), ["line 1, column 1: the document lacks the field principals"]);
+        let file = access("{").unwrap_err().to_string();
+        assert!(file.contains("/access.json cannot be followed: line 1"), "{file}");
     }
 
     #[test]
     fn shared_secrets_sign_nothing() {
-        let told = access(
-            r#"{"principals": [], "tokens": {"issuer": "", "audience": "rapport", "algorithms": ["HS256"],
+        let told = faults(
+            r#"{"principals": [], "tokens": {"issuer": "", "audience": "rapport", "algorithms": ["ES256", "HS256"],
                 "keys_url": "ftp://example.org"}}"#,
         );
-        let told = told.unwrap_err().to_string();
-        for part in ["tokens.issuer", "tokens.algorithms", "keys_url"] {
-            assert!(told.contains(part), "{part} in {told}");
-        }
+        let expected = [
+            "line 1, column 41: tokens.issuer must not be empty",
+            "line 1, column 92: tokens.algorithms[1] is \"HS256\", and must be RS256, RS384, RS512, PS256, PS384, PS512, \
+             ES256, ES384 or EdDSA",
+            "line 2, column 29: tokens.keys_url must be an https address, or an http address on this machine",
+        ];
+        assert_eq!(told, expected);
+        let told =
+            faults(r#"{"principals": [], "tokens": {"algorithms": [], "keys_file": "none", "keys_url": "https://a"}}"#);
+        let expected = [
+            "line 1, column 30: tokens lacks the field issuer",
+            "line 1, column 30: tokens lacks the field audience",
+            "line 1, column 30: tokens must have either keys_file or keys_url",
+            "line 1, column 45: tokens.algorithms must not be empty",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Access, Guard, Rules,
-    file::{Document, bounded},
+    file::bounded,
     token::{IssuerKeys, KeySource, issuer_keys},
 };
 
@@ -88,13 +88,13 @@ impl Guard {
     }
 
     fn read_again(&self) {
-        match Document::read(&self.path).and_then(|document| document.rules(&self.path)) {
+        match Rules::read(&self.path) {
             Ok(rules) => {
                 keep_keys(&self.rules(), &rules);
                 tracing::info!(principals = rules.principals.len(), "the access file has changed, and is followed");
                 *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
             }
-            Err(error) => tracing::error!("the access file has changed, and cannot be followed: {error}"),
+            Err(error) => tracing::error!("{error}; what the file said before still holds"),
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(4 * 1024 * 1024 + 1).unwrap();
         let told = Access::guarded(&path).unwrap_err().to_string();
-        assert_eq!(told, "the access file cannot be read: it is larger than 4 MiB");
+        assert_eq!(told, format!("the access file {} cannot be read: it is larger than 4 MiB", path.display()));
         file.set_len(4 * 1024 * 1024).unwrap();
         assert!(Access::guarded(&path).unwrap_err().to_string().contains("line 1, column"));
     }

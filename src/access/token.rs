@@ -15,6 +15,7 @@ use serde::Deserialize;
 use crate::domain::Timestamp;
 
 use super::{
+    document::{Document, Node},
     file::{beside, bounded},
     signature,
 };
@@ -38,17 +39,6 @@ pub(super) const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::ES384,
     Algorithm::EdDSA,
 ];
-
-/// Which tokens are taken, as an access file says it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TokenRules {
-    issuer: String,
-    audience: String,
-    algorithms: Vec<Algorithm>,
-    keys_file: Option<PathBuf>,
-    keys_url: Option<String>,
-}
 
 /// Where the issuer's keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,46 +101,83 @@ fn is_confidential(url: &str) -> bool {
     address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
-impl TokenRules {
-    /// What tells whose token it is; faults are noted.
-    pub(super) fn made(self, path: &Path, faults: &mut Vec<String>) -> Option<Tokens> {
-        for (name, text) in [("issuer", &self.issuer), ("audience", &self.audience)] {
-            if text.is_empty() {
-                faults.push(format!("tokens.{name} must not be empty"));
-            }
-        }
-        if self.algorithms.is_empty() || self.algorithms.iter().any(|named| !ALGORITHMS.contains(named)) {
-            faults.push("tokens.algorithms must name some of RS, PS, ES and EdDSA".to_owned());
-        }
-        let source = match (self.keys_file, self.keys_url) {
-            (Some(file), None) => KeySource::File(beside(path, &file)),
-            (None, Some(url)) if is_confidential(&url) => KeySource::Url(url),
-            _ => {
-                let needed = "tokens need either keys_file or keys_url, an https address, or http on this machine";
-                faults.push(needed.to_owned());
-                return None;
-            }
-        };
-        let keys = match &source {
-            KeySource::File(file) => {
-                let keys = bounded(file).ok().and_then(|text| issuer_keys(&text));
-                if keys.is_none() {
-                    faults.push("tokens.keys_file must be a readable set of JSON Web Keys".to_owned());
-                }
-                keys?
-            }
-            KeySource::Url(_) => IssuerKeys::default(),
-        };
+impl Tokens {
+    /// Which tokens an access file takes: what its field `tokens` says, with the files that it names beside `path`.
+    pub(super) fn read<'a>(document: &mut Document<'a>, node: &Node<'a>, path: &Path) -> Option<Self> {
+        let names = ["issuer", "audience", "algorithms", "keys_file", "keys_url"];
+        let [issuer, audience, algorithms, keys_file, keys_url] = document.fields(node, names);
+        let issuer = required_text(document, node, "issuer", issuer);
+        let audience = required_text(document, node, "audience", audience);
+        let algorithms = algorithms_in(document, node, algorithms);
+        let (source, keys) = keys_at(document, node, (keys_file, keys_url), path)?;
         signature::install();
-        let mut validation = Validation::new(*self.algorithms.first()?);
-        validation.algorithms = self.algorithms;
-        validation.set_issuer(&[self.issuer]);
-        validation.set_audience(&[self.audience]);
+        let mut validation = Validation::new(*algorithms.first()?);
+        validation.algorithms = algorithms;
+        validation.set_issuer(&[issuer?]);
+        validation.set_audience(&[audience?]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Times are compared with the clock that is an argument.
         (validation.validate_exp, validation.validate_nbf) = (false, false);
-        Some(Tokens { source, validation, known: RwLock::new(Known::new(keys)) })
+        Some(Self { source, validation, known: RwLock::new(Known::new(keys)) })
     }
+}
+
+/// A text that has to be there, and not to be empty.
+fn required_text<'a>(
+    document: &mut Document<'a>,
+    within: &Node<'a>,
+    name: &str,
+    field: Option<Node<'a>>,
+) -> Option<String> {
+    let field = document.required(within, name, field)?;
+    let text = document.text(&field)?;
+    if text.is_empty() {
+        document.fault(&field, "must not be empty");
+    }
+    Some(text)
+}
+
+fn algorithms_in<'a>(document: &mut Document<'a>, within: &Node<'a>, field: Option<Node<'a>>) -> Vec<Algorithm> {
+    let Some(field) = document.required(within, "algorithms", field) else { return Vec::new() };
+    let names = ALGORITHMS.map(|algorithm| format!("{algorithm:?}"));
+    let words: Vec<(&str, Algorithm)> = names.iter().map(String::as_str).zip(ALGORITHMS).collect();
+    let items = document.items(Some(&field));
+    if items.is_empty() && field.is_list() {
+        document.fault(&field, "must not be empty");
+    }
+    items.iter().filter_map(|node| document.one_of(node, &words)).collect()
+}
+
+/// Where the issuer's keys are, and those in a file.
+fn keys_at<'a>(
+    document: &mut Document<'a>,
+    within: &Node<'a>,
+    given: (Option<Node<'a>>, Option<Node<'a>>),
+    path: &Path,
+) -> Option<(KeySource, IssuerKeys)> {
+    match given {
+        (Some(node), None) => {
+            let file = beside(path, Path::new(&document.text(&node)?));
+            match bounded(&file).map(|text| issuer_keys(&text)) {
+                Ok(Some(keys)) => return Some((KeySource::File(file), keys)),
+                Ok(None) => {
+                    document.fault(&node, format_args!("names {}, which is no set of JSON Web Keys", file.display()));
+                }
+                Err(error) => {
+                    document.fault(&node, format_args!("names {}, which cannot be read: {error}", file.display()));
+                }
+            }
+        }
+        (None, Some(node)) => {
+            let url = document.text(&node)?;
+            if is_confidential(&url) {
+                return Some((KeySource::Url(url), IssuerKeys::default()));
+            }
+            document.fault(&node, "must be an https address, or an http address on this machine");
+        }
+        _ => document.fault(within, "must have either keys_file or keys_url"),
+    }
+    None
 }
 
 /// The keys in a JSON Web Key Set that can check signatures, by their ids; `None` when it is no such set.
@@ -254,9 +281,10 @@ pub(super) mod tests {
 
     fn tokens(folder: &Path, keys: &str) -> Tokens {
         std::fs::write(folder.join("keys.json"), keys).unwrap();
-        let rules = json!({"issuer": "i", "audience": "a", "algorithms": ["ES256"], "keys_file": "keys.json"});
-        let rules: TokenRules = serde_json::from_value(rules).unwrap();
-        rules.made(&folder.join("access.json"), &mut Vec::new()).unwrap()
+        let rules =
+            json!({"issuer": "i", "audience": "a", "algorithms": ["ES256"], "keys_file": "keys.json"}).to_string();
+        let (mut document, rules) = Document::parse(&rules).unwrap();
+        Tokens::read(&mut document, &rules, &folder.join("access.json")).unwrap()
     }
 
     #[test]
