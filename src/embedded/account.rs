@@ -42,7 +42,7 @@ impl RunAs {
         if us != 0 {
             return match owner {
                 Some((owner, _)) if owner != us => {
-                    Err(EmbeddedError::ForeignCluster { cluster: cluster.to_owned(), owner })
+                    Err(EmbeddedError::ForeignCluster { cluster: cluster.to_owned(), owner: described(owner) })
                 }
                 _ => Ok(Self::ourselves()),
             };
@@ -50,8 +50,10 @@ impl RunAs {
         match owner {
             Some((uid, gid)) if uid != 0 => Ok(Self(Some(Account { name: format!("user id {uid}"), uid, gid }))),
             _ => {
-                let passwd = fs::read_to_string(PASSWD).map_err(cannot("read", Path::new(PASSWD)))?;
-                choose_account(&passwd).map(|account| Self(Some(account))).ok_or(EmbeddedError::NoAccount)
+                // Without the file there is nobody to choose.
+                choose_account(&fs::read_to_string(PASSWD).unwrap_or_default())
+                    .map(|account| Self(Some(account)))
+                    .ok_or(EmbeddedError::NoAccount)
             }
         }
     }
@@ -119,6 +121,13 @@ fn owner_of(path: &Path) -> Result<Option<(u32, u32)>, EmbeddedError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(cannot("look at", path)(error)),
     }
+}
+
+/// A user as people know them: `postgres (user id 101)`.
+pub(super) fn described(uid: u32) -> String {
+    let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+    let account = passwd.lines().filter_map(parse_account).find(|account| account.uid == uid);
+    account.map_or_else(|| format!("user id {uid}"), |account| format!("{} (user id {uid})", account.name))
 }
 
 fn choose_account(passwd: &str) -> Option<Account> {

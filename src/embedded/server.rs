@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::account::RunAs;
-use super::error::{EmbeddedError, cannot};
+use super::error::{EmbeddedError, cannot, cannot_run};
 use super::guard::Guard;
 use super::leftover;
 use super::program::{TAIL_LINES, postgres_command, tail};
@@ -114,12 +114,12 @@ impl ServerPlan {
 
     /// Starts the server without waiting for anything.
     pub(super) fn spawn(&self) -> Result<Server, EmbeddedError> {
-        let mut process = self.command()?.spawn().map_err(cannot("run", &self.postgres))?;
-        let gone = || cannot("run", &self.postgres)(io::ErrorKind::NotFound.into());
+        let mut process = self.command()?.spawn().map_err(cannot_run(&self.postgres))?;
+        let gone = || cannot_run(&self.postgres)(io::ErrorKind::NotFound.into());
         let pid = process.id().ok_or_else(gone)?;
         let guard = Guard::of_server(pid, &self.run_as).map_err(|error| {
             drop(process.start_kill());
-            cannot("run", Path::new("sh"))(error)
+            cannot_run(Path::new("sh"))(error)
         })?;
         Ok(Server { process, pid, guard })
     }
