@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -43,16 +43,23 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("the TLS {what} cannot be read: {source}")]
+    #[error("the TLS {what} {} cannot be read: {source}", .path.display())]
     Unreadable {
         /// Which.
         what: &'static str,
+        /// Its path.
+        path: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
     /// A file holds no such thing.
-    #[error("the TLS {0} holds nothing of that kind in PEM")]
-    Empty(&'static str),
+    #[error("the TLS {what} {} holds nothing of that kind in PEM", .path.display())]
+    Empty {
+        /// Which.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+    },
     /// They do not fit together.
     #[error("the TLS files do not fit together: {0}")]
     Unfit(String),
@@ -116,7 +123,7 @@ impl Tls {
     /// What the files say.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let texts = read(&files)?;
-        let current = RwLock::new(made(&texts)?);
+        let current = RwLock::new(made(&files, &texts)?);
         Ok(Self { files, begun: texts.hash(), current })
     }
 
@@ -138,7 +145,7 @@ impl Tls {
                 continue;
             }
             seen = hash;
-            match texts.and_then(|texts| made(&texts)) {
+            match texts.and_then(|texts| made(&self.files, &texts)) {
                 Ok(now) => {
                     let ends = now.certificate.ends;
                     tracing::info!(ends_unix_s = ends, "the TLS certificate has changed, and is shown");
@@ -173,18 +180,19 @@ fn read(files: &TlsFiles) -> Result<Texts, TlsError> {
     })
 }
 
-fn made(Texts { certificate: chain, key, authorities }: &Texts) -> Result<Current, TlsError> {
-    let chain = certificates("certificate", chain)?;
-    let certificate = chain.first().and_then(|first| described(first)).ok_or(TlsError::Empty("certificate"))?;
-    let private = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::Empty("key"))?;
+fn made(files: &TlsFiles, Texts { certificate: chain, key, authorities }: &Texts) -> Result<Current, TlsError> {
+    let chain = certificates(("certificate", &files.certificate), chain)?;
+    let certificate = chain.first().and_then(|first| described(first));
+    let certificate = certificate.ok_or_else(|| empty(("certificate", &files.certificate)))?;
+    let private = PrivateKeyDer::from_pem_slice(key).map_err(|_| empty(("key", &files.key)))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let unfit = |error: &dyn std::fmt::Display| TlsError::Unfit(error.to_string());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| unfit(&error))?;
-    let builder = if let Some(authorities) = authorities {
+    let builder = if let Some((path, authorities)) = files.client_authorities.as_ref().zip(authorities.as_ref()) {
         let mut roots = RootCertStore::empty();
-        for authority in certificates("client authorities", authorities)? {
+        for authority in certificates(("client authorities", path), authorities)? {
             roots.add(authority).map_err(|error| unfit(&error))?;
         }
         // Who shows none has to prove otherwise who they are.
@@ -198,17 +206,21 @@ fn made(Texts { certificate: chain, key, authorities }: &Texts) -> Result<Curren
     Ok(Current { config: Arc::new(config), certificate })
 }
 
-fn text(what: &'static str, path: &std::path::Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |source| TlsError::Unreadable { what, source };
+fn text(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |source| TlsError::Unreadable { what, path: path.to_owned(), source };
     if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
         return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
     }
     std::fs::read(path).map_err(unreadable)
 }
 
-fn certificates(what: &'static str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn empty((what, path): (&'static str, &Path)) -> TlsError {
+    TlsError::Empty { what, path: path.to_owned() }
+}
+
+fn certificates(file: (&'static str, &Path), text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or(TlsError::Empty(what))
+    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| empty(file))
 }
 
 fn described(certificate: &CertificateDer<'_>) -> Option<Certificate> {
@@ -276,8 +288,10 @@ pub(super) mod tests {
         std::fs::write(&files.key, other).unwrap();
         assert!(refused(&files).starts_with("the TLS files do not fit together"));
         std::fs::File::create(&files.key).unwrap().set_len(MAX_BYTES + 1).unwrap();
-        assert!(refused(&files).starts_with("the TLS key cannot be read: file too large"), "{}", refused(&files));
+        let key = files.key.display();
+        let large = format!("the TLS key {key} cannot be read: file too large");
+        assert!(refused(&files).starts_with(&large), "{}", refused(&files));
         std::fs::File::create(&files.key).unwrap().set_len(MAX_BYTES).unwrap();
-        assert_eq!(refused(&files), "the TLS key holds nothing of that kind in PEM");
+        assert_eq!(refused(&files), format!("the TLS key {key} holds nothing of that kind in PEM"));
     }
 }
