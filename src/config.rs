@@ -5,7 +5,7 @@ mod export;
 mod reader;
 mod settings;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
@@ -133,6 +133,11 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn process_environment(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What the process was started with: its own name, as it was typed, and the arguments.
+pub fn process_arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os()
 }
 
 impl Config {

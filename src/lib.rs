@@ -55,3 +55,10 @@ use std::{error::Error, iter::successors};
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(error.source(), |cause: &&'a (dyn Error + 'static)| (*cause).source())
 }
+
+/// What went wrong, down to the first cause. A cause that was told already is not told again.
+fn in_full(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).fold(error.to_string(), |sentence, cause| {
+        if sentence.contains(&cause) { sentence } else { format!("{sentence}: {cause}") }
+    })
+}

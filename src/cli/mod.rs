@@ -5,6 +5,7 @@
 
 mod backtest;
 mod bench;
+mod called;
 mod client;
 mod database;
 mod descriptors;
@@ -23,13 +24,15 @@ mod sample;
 mod serve;
 mod settings;
 mod show;
+mod switches;
+mod time;
 
 use std::{pin::Pin, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
-    config::{LogConfig, process_environment},
+    config::{LogConfig, process_arguments, process_environment},
     telemetry::{self, Export},
 };
 
@@ -96,7 +99,7 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(switches::spelled(&Cli::command(), process_arguments()));
     match start(cli.command) {
         Ok(_) if !print::all_written() => ExitCode::FAILURE,
         Ok(Finished::Well) => ExitCode::SUCCESS,

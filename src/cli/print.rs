@@ -9,7 +9,9 @@ use std::{
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 use serde_json::{Value, json};
 
-use crate::{causes, rpc::pb};
+use crate::{in_full, rpc::pb};
+
+use super::called;
 
 /// Whether part of a result could not be written.
 static UNWRITTEN: AtomicBool = AtomicBool::new(false);
@@ -21,14 +23,7 @@ pub(super) fn all_written() -> bool {
 
 /// Says why a command failed, down to the first cause.
 pub(super) fn failure(failure: &(dyn std::error::Error + Send + Sync + 'static)) {
-    let mut sentence = failure.to_string();
-    for cause in causes(failure) {
-        let text = cause.to_string();
-        if !sentence.contains(&text) {
-            sentence = format!("{sentence}: {text}");
-        }
-    }
-    progress(format_args!("rapport: {sentence}"));
+    progress(format_args!("rapport: {}", called::hinted(&in_full(failure))));
 }
 
 /// Prints a line of a command's result.

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
     process::{Child, ChildStdout, Command, Output, Stdio},
     time::Duration,
@@ -48,7 +48,8 @@ pub fn program(arguments: &[&str]) -> Command {
     if let Some(folder) = std::env::var_os("RAPPORT_TEST_POSTGRES_BIN") {
         command.env("RAPPORT_POSTGRES_BIN", folder);
     }
-    command.args(arguments).stdin(Stdio::null());
+    // As it is called where it is installed.
+    command.arg0("rapport").args(arguments).stdin(Stdio::null());
     command
 }
 
