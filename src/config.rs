@@ -1,6 +1,7 @@
 //! Settings: flags before environment before a settings file before defaults. This is the only reader of the environment,
 //! and it reports every bad setting at once, with where it was given. What there is to be set is declared in `settings`.
 
+mod client;
 mod export;
 mod reader;
 mod settings;
@@ -19,9 +20,12 @@ use crate::{
 use reader::Reader;
 use settings as on;
 
+pub use client::ClientConfig;
 pub use reader::Flags;
+pub(crate) use settings::{
+    CLIENT_CERTIFICATE, CLIENT_KEY, HEALTH_LISTEN, KEY_FILE, LISTEN, METRICS_LISTEN, SERVER, SERVER_AUTHORITIES, TENANT,
+};
 pub use settings::{Form, Group, Otherwise, SETTINGS, Setting, Source};
-pub(crate) use settings::{SERVER, TENANT};
 
 /// Where the data is kept.
 #[derive(Clone)]
@@ -104,21 +108,6 @@ pub struct LogConfig {
     pub filter: String,
     /// How they look.
     pub format: LogFormat,
-}
-
-/// How a command reaches a server; what is not given is as usual.
-#[derive(Clone, Debug)]
-pub struct ClientConfig {
-    /// The server's address.
-    pub server: String,
-    /// The tenant.
-    pub tenant: Option<String>,
-    /// The file with the key or token to show.
-    pub key_file: Option<PathBuf>,
-    /// Whose server certificates are believed.
-    pub server_authorities: Option<PathBuf>,
-    /// The name that the server's certificate must be for.
-    pub server_name: Option<String>,
 }
 
 /// Every bad setting, a line each.
@@ -209,21 +198,6 @@ impl LogConfig {
         let mut reader = Reader::without_file(Flags::default(), environment);
         let log = log(&mut reader);
         reader.finish(Some(log))
-    }
-}
-
-impl ClientConfig {
-    /// How to reach a server, or every bad setting.
-    pub fn read(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
-        let mut reader = Reader::without_file(flags, environment);
-        let client = reader.text(&on::SERVER).map(|server| Self {
-            server,
-            tenant: reader.text(&on::TENANT),
-            key_file: reader.path(&on::KEY_FILE),
-            server_authorities: reader.path(&on::SERVER_AUTHORITIES),
-            server_name: reader.text(&on::SERVER_NAME),
-        });
-        reader.finish(client)
     }
 }
 

@@ -3,17 +3,20 @@
 use std::{path::Path, time::Duration};
 
 use clap::Args;
-use tonic::{Code, Status};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use tonic::Status;
 
 use crate::{
-    causes,
     client::{CallError, Client, Patience, SetupError, Trust},
-    config::{ClientConfig, Flags, SERVER, TENANT, process_environment},
+    config::{
+        CLIENT_CERTIFICATE, CLIENT_KEY, ClientConfig, Flags, KEY_FILE, SERVER, SERVER_AUTHORITIES, Setting, TENANT,
+        process_environment,
+    },
     domain::{TenantId, Timestamp},
 };
 
 use super::{
-    Failure,
+    Failure, reach,
     settings::{OfClient, SettingArguments},
 };
 
@@ -30,7 +33,13 @@ pub(super) struct ServerArguments {
 #[derive(Clone)]
 pub(super) struct Server {
     pub client: Client,
-    url: String,
+    pub url: String,
+    /// The tenant that calls name.
+    pub tenant: Option<TenantId>,
+    /// A key or a token is shown.
+    pub has_key: bool,
+    /// A client certificate is shown.
+    pub has_certificate: bool,
 }
 
 impl ServerArguments {
@@ -52,97 +61,98 @@ impl ServerArguments {
     /// The server; it is reached for at the first call.
     pub(super) fn server(self) -> Result<Server, Failure> {
         let config = ClientConfig::read(self.settings.flags, &process_environment)?;
-        let url = config.server;
-        let tenant = config.tenant.map(|tenant| TenantId::parse_metadata(&tenant)).transpose();
+        let url = config.server.clone();
+        let tenant = config.tenant.as_deref().map(TenantId::parse_metadata).transpose();
         let tenant = tenant.map_err(|error| format!("--tenant {error}"))?;
-        let authorities = config.server_authorities;
-        let authorities = authorities.map(|path| read("--server-authorities", &path)).transpose()?;
-        let trust = Trust { authorities, server_name: config.server_name, identity: None };
-        let client = Client::over_tls(&url, trust).map_err(|error| match error {
+        let client = Client::over_tls(&url, trust(&config)?).map_err(|error| match error {
             SetupError::Address(_) => format!("--server must be an address such as http://127.0.0.1:50051, not {url}"),
             error => error.to_string(),
         })?;
-        let client = match config.key_file {
-            Some(path) => client.with_token(String::from_utf8_lossy(&read("--key-file", &path)?).trim())?,
+        let client = match &config.key_file {
+            Some(path) => client.with_token(&key(path)?)?,
             None => client,
         };
         // Of a caller with one tenant, the server knows it.
-        let client = match tenant {
-            Some(tenant) => client.as_tenant(&tenant)?,
+        let client = match &tenant {
+            Some(tenant) => client.as_tenant(tenant)?,
             None => client,
         };
-        Ok(Server { client: client.with_patience(PATIENCE), url })
+        let (has_key, has_certificate) = (config.key_file.is_some(), config.identity.is_some());
+        Ok(Server { client: client.with_patience(PATIENCE), url, tenant, has_key, has_certificate })
     }
 }
 
-fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{flag}: {}: {error}", path.display()))
+/// What is believed and shown over TLS, from files that hold what they should.
+fn trust(config: &ClientConfig) -> Result<Trust, String> {
+    if config.identity.is_some() && !config.server.starts_with("https:") {
+        return Err(format!(
+            "--client-certificate is shown over TLS only: --server must begin with https://, not {}",
+            config.server
+        ));
+    }
+    let authorities = config.server_authorities.as_deref().map(|path| certificates(&SERVER_AUTHORITIES, path));
+    let identity = config.identity.as_ref().map(|(certificate, key)| {
+        let text = read(&CLIENT_KEY, key)?;
+        if PrivateKeyDer::from_pem_slice(&text).is_err() {
+            return Err(format!("{}: {} holds no private key in PEM", CLIENT_KEY.flag(), key.display()));
+        }
+        Ok((certificates(&CLIENT_CERTIFICATE, certificate)?, text))
+    });
+    let server_name = config.server_name.clone();
+    Ok(Trust { authorities: authorities.transpose()?, server_name, identity: identity.transpose()? })
+}
+
+/// The text of a file with certificates.
+fn certificates(setting: &Setting, path: &Path) -> Result<Vec<u8>, String> {
+    let text = read(setting, path)?;
+    match CertificateDer::pem_slice_iter(&text).next() {
+        Some(Ok(_)) => Ok(text),
+        _ => Err(format!("{}: {} holds no certificate in PEM", setting.flag(), path.display())),
+    }
+}
+
+/// The key or token in a file.
+fn key(path: &Path) -> Result<String, String> {
+    let text = read(&KEY_FILE, path)?;
+    let key = String::from_utf8_lossy(&text).trim().to_owned();
+    if key.is_empty() {
+        return Err(format!("{}: {} is empty", KEY_FILE.flag(), path.display()));
+    }
+    Ok(key)
+}
+
+fn read(setting: &Setting, path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{}: {}: {error}", setting.flag(), path.display()))
 }
 
 impl Server {
-    /// What a failed call means to the user.
-    pub(super) fn failure(&self, error: &CallError) -> Failure {
-        if error.is_of_transport() {
-            return self.not_there(error.status());
-        }
-        match error.status().code() {
-            Code::DeadlineExceeded => format!("the server at {} did not answer in time", self.url).into(),
-            _ => format!("the server refused: {error}").into(),
+    /// The answer to a call, or what its failure means to the user.
+    pub(super) async fn told<T>(&self, answer: Result<T, CallError>) -> Result<T, Failure> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_of_transport() => Err(self.not_there(error.status()).await),
+            Err(error) => Err(reach::refused(self, &error).into()),
         }
     }
 
     /// That there is no server, or none that can be talked to.
-    pub(super) fn not_there(&self, status: &Status) -> Failure {
-        let said = match causes(status).last().map(ToString::to_string) {
-            Some(tls) if tls.contains("certificate") => format!(": {tls}"),
-            _ => "; `rapport serve` starts one".to_owned(),
-        };
-        format!("no Rapport server answers at {}{said}", self.url).into()
+    pub(super) async fn not_there(&self, status: &Status) -> Failure {
+        reach::unreached(self, status).await.into()
     }
-}
 
-/// A point in time in RFC 3339, or in seconds since 1970.
-pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
-    let unreadable = || "a time is written as 2018-09-01T12:00:00Z or in seconds since 1970".to_owned();
-    if let Some((seconds, micros)) = seconds_and_micros(text) {
-        return Timestamp::from_seconds(seconds, micros * 1000).ok_or_else(unreadable);
+    /// The tenant that answers are of, as sentences name it.
+    pub(super) fn tenant(&self) -> String {
+        match &self.tenant {
+            Some(tenant) => format!("tenant {}", tenant.as_str()),
+            None if self.has_key || self.has_certificate => "the only tenant of this caller".to_owned(),
+            // Nobody has to prove who calls: the server takes this one.
+            None => format!("tenant {}", TenantId::unnamed().as_str()),
+        }
     }
-    let parsed = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
-    let micros = parsed.ok().and_then(|time| i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).ok());
-    micros.and_then(Timestamp::from_micros).ok_or_else(unreadable)
-}
-
-fn seconds_and_micros(text: &str) -> Option<(i64, i32)> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
-    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (all_digits(seconds) && all_digits(fraction)).then_some(())?;
-    Some((seconds.parse().ok()?, digits.parse().ok()?))
 }
 
 /// A point in time on the wire.
 pub(super) fn to_wire(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = time.seconds_and_nanos();
     prost_types::Timestamp { seconds, nanos }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_times_in_both_ways_of_writing() {
-        let time = |text| parse_time(text).map(Timestamp::micros);
-        assert_eq!(time("1520874886"), Ok(1_520_874_886_000_000));
-        assert_eq!(time("1520874886.5"), Ok(1_520_874_886_500_000));
-        assert_eq!(time("2018-03-12T17:14:46Z"), Ok(1_520_874_886_000_000));
-        assert_eq!(time("2018-03-12T18:14:46+01:00"), Ok(1_520_874_886_000_000));
-        assert!(
-            time("yesterday").is_err()
-                && time("-5").is_err()
-                && time("-0.5").is_err()
-                && time("1.").is_err()
-                && time("").is_err()
-        );
-    }
 }

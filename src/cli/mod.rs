@@ -17,6 +17,7 @@ mod keys;
 mod policy;
 mod print;
 mod rank;
+mod reach;
 mod rebuild;
 mod recipe;
 mod report;

@@ -201,7 +201,7 @@ impl Compared {
 }
 
 async fn send(server: &Server, request: pb::PublishPolicyRequest) -> Result<pb::PublishPolicyResponse, Failure> {
-    server.client.publish_policy(request).await.map_err(|error| server.failure(&error))
+    server.told(server.client.publish_policy(request).await).await
 }
 
 /// The document in a file, or on standard input; no more of it than shows that it is too long.
@@ -247,7 +247,7 @@ async fn all(server: &Server) -> Result<Vec<pb::Policy>, Failure> {
     let mut page_token = String::new();
     loop {
         let request = pb::ListPoliciesRequest { page_size: 1000, page_token };
-        let answer = server.client.list_policies(request).await.map_err(|error| server.failure(&error))?;
+        let answer = server.told(server.client.list_policies(request).await).await?;
         policies.extend(answer.policies);
         page_token = answer.next_page_token;
         if page_token.is_empty() {
@@ -270,13 +270,13 @@ async fn show(arguments: VersionArguments) -> Result<Finished, Failure> {
 /// A version with its document; the one in use for the empty name.
 async fn get(server: &Server, version: String) -> Result<pb::Policy, Failure> {
     let answer = server.client.policy(pb::GetPolicyRequest { version }).await;
-    Ok(answer.map_err(|error| server.failure(&error))?.policy.unwrap_or_default())
+    Ok(server.told(answer).await?.policy.unwrap_or_default())
 }
 
 async fn roll_back(arguments: VersionArguments) -> Result<Finished, Failure> {
     let server = arguments.server.server()?;
     let request = pb::RollbackPolicyRequest { version: arguments.version.unwrap_or_default() };
-    let answer = server.client.roll_back_policy(request).await.map_err(|error| server.failure(&error))?;
+    let answer = server.told(server.client.roll_back_policy(request).await).await?;
     let used = answer.policy.unwrap_or_default();
     if arguments.json {
         print::json(&json!({ "policy": policy(&used) }));

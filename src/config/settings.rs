@@ -275,6 +275,9 @@ settings! {
     TENANT = setting("tenant", Client, NAME, Words("the caller's only one, or `default`; `bench` for `rapport bench`"),
         "the tenant").at(OF_COMMANDS);
     KEY_FILE = setting("key-file", Client, Form::File, Words("none"), "the file with the key or token to show").at(OF_COMMANDS);
+    CLIENT_CERTIFICATE = setting("client-certificate", Client, Form::File, Words("none"),
+        "the certificate to show to the server, followed by those that vouch for it, in PEM").at(OF_COMMANDS);
+    CLIENT_KEY = setting("client-key", Client, Form::File, Words("none"), "the key of that certificate, in PEM").at(OF_COMMANDS);
     SERVER_AUTHORITIES = setting("server-authorities", Client, Form::File, Words("those of the machine"),
         "whose server certificates are believed, in PEM").at(OF_COMMANDS);
     SERVER_NAME = setting("server-name", Client, NAME, Words("the host in `--server`"),

@@ -369,8 +369,12 @@ async fn commands_reach_a_guarded_server_with_a_key_that_was_made_for_them() {
     rank("localhost", &[&key, &authority]).expect(0);
     rank("127.0.0.1", &[&key, &authority, &["--server-name", "localhost"]]).expect(0);
     let unknown = rank("localhost", &[&authority]).expect(1);
-    assert_eq!(unknown.err, "rapport: the server refused: the call carries no valid credentials\n");
-    for strange in [rank("localhost", &[&key]), rank("127.0.0.1", &[&key, &authority])] {
-        assert!(strange.expect(1).err.contains(": invalid peer certificate"));
+    assert!(unknown.err.starts_with("rapport: the server refused: the call carries no valid credentials; --key-file"));
+    for (strange, flag) in [
+        (rank("localhost", &[&key]), "--server-authorities names a file with whoever issued it"),
+        (rank("127.0.0.1", &[&key, &authority]), "--server-name says what it must be for"),
+    ] {
+        let told = strange.expect(1).err;
+        assert!(told.contains(" is not believed: invalid peer certificate: ") && told.contains(flag), "{told}");
     }
 }

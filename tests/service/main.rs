@@ -17,6 +17,7 @@
 )]
 
 mod access;
+mod addresses;
 mod answers;
 mod as_of;
 mod authority;

@@ -127,7 +127,7 @@ impl Stream {
         let (requests, outbound) = mpsc::channel(window);
         let mut client = server.client.relationships();
         let answers = client.record_interactions(ReceiverStream::new(outbound)).await;
-        let answers = answers.map_err(|status| server.failure(&status.into()))?.into_inner();
+        let answers = server.told(answers.map_err(Into::into)).await?.into_inner();
         Ok(Self { requests, answers, sent: 0, acknowledged: 0 })
     }
 

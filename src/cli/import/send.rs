@@ -102,10 +102,10 @@ impl Sender<'_> {
         while self.outbound.is_some() || !self.waiting.is_empty() {
             tokio::select! {
                 event = self.acknowledgements.next() => {
-                    match event.map_err(|error| self.server.failure(&error))? {
+                    match self.server.told(event).await? {
                         Some(StreamEvent::Opened) => self.reached = true,
                         Some(StreamEvent::Acknowledged(answer)) => self.acknowledged(answer)?,
-                        Some(StreamEvent::Broken(status)) => self.broken(&status)?,
+                        Some(StreamEvent::Broken(status)) => self.broken(&status).await?,
                         None => return Err("the stream ended early".into()),
                     }
                 }
@@ -119,10 +119,10 @@ impl Sender<'_> {
     }
 
     /// A server that was never there is not waited for; one that is not ready yet has answered.
-    fn broken(&mut self, status: &Status) -> Result<(), Failure> {
+    async fn broken(&mut self, status: &Status) -> Result<(), Failure> {
         self.reached |= std::error::Error::source(status).is_none();
         if !self.reached {
-            return Err(self.server.not_there(status));
+            return Err(self.server.not_there(status).await);
         }
         self.progress.say(format_args!("the stream broke ({}); trying again", status.message()));
         Ok(())
