@@ -5,7 +5,16 @@ use serde_json::json;
 
 use crate::{domain::Timestamp, rpc::pb};
 
-use super::{Failure, Finished, client, client::ServerArguments, print};
+use super::{
+    Failure, Finished, client,
+    client::{Server, ServerArguments},
+    print, time,
+};
+
+/// For how long nothing has happened when a ranking without a time is said to be of old data, in seconds.
+const LONG: i64 = 30 * DAY;
+/// A day in seconds.
+const DAY: i64 = 86_400;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -14,8 +23,9 @@ pub(super) struct Arguments {
     /// What to order by
     #[arg(long, value_enum, default_value_t = Order::Mutual)]
     order: Order,
-    /// The time the answer is for, in RFC 3339 or seconds since 1970 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = client::parse_time)]
+    /// The time the answer is for: a date for its start, such as 2018-09-02, or 2018-09-02T10:00, in UTC unless a zone follows,
+    /// or seconds since 1970 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     as_of: Option<Timestamp>,
     /// Only connections of this status; may be given several times
     #[arg(long, value_enum)]
@@ -107,10 +117,84 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         at_least_as_fresh_as: arguments.at_least_as_fresh_as,
         ..pb::RankConnectionsRequest::default()
     };
-    let answer = server.client.rank(request).await.map_err(|error| server.failure(&error))?;
-    let print = if arguments.json { print_json } else { print_table };
-    print(&answer);
+    let answer = server.told(server.client.rank(request.clone()).await).await?;
+    if arguments.json {
+        print_json(&answer);
+    } else if answer.connections.is_empty() {
+        print::line(nothing(&server, request).await?);
+    } else {
+        print_table(&answer);
+        if let Some(note) = note(&server, request, &answer).await? {
+            print::line(note);
+        }
+    }
     Ok(Finished::Well)
+}
+
+/// Why there is nothing to show: nobody is known, or no connection matches.
+async fn nothing(server: &Server, request: pb::RankConnectionsRequest) -> Result<String, Failure> {
+    let (person, filters) = (request.person.clone(), filters(&request));
+    let up_to = request.as_of_time.map(|time| format!(" up to {time}")).unwrap_or_default();
+    let tenant = server.tenant();
+    if !filters.is_empty() {
+        let all = pb::RankConnectionsRequest {
+            page_size: 1,
+            statuses: Vec::new(),
+            channels: Vec::new(),
+            topics: Vec::new(),
+            minimum_score: 0.0,
+            ..request
+        };
+        if !server.told(server.client.rank(all).await).await?.connections.is_empty() {
+            let filters = filters.join(", ");
+            return Ok(format!("No connection of {person} in {tenant} matches {filters}{up_to}."));
+        }
+    }
+    let times = if up_to.is_empty() { "" } else { ", --as-of" };
+    Ok(format!("Nobody with the id {person} is known in {tenant}{up_to}: check the id{times} and --tenant."))
+}
+
+/// The flags by which connections are left out.
+fn filters(request: &pb::RankConnectionsRequest) -> Vec<&'static str> {
+    let given = [
+        ("--status", !request.statuses.is_empty()),
+        ("--channel", !request.channels.is_empty()),
+        ("--topic", !request.topics.is_empty()),
+        ("--minimum-score", request.minimum_score > 0.0),
+    ];
+    given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)).collect()
+}
+
+/// A word on a ranking that shows only what has been: the data may end long before now.
+async fn note(
+    server: &Server,
+    request: pb::RankConnectionsRequest,
+    answer: &pb::RankConnectionsResponse,
+) -> Result<Option<String>, Failure> {
+    let asks_for_now = request.as_of_time.is_none() && request.statuses.is_empty();
+    if !asks_for_now || !is_past(&answer.connections) {
+        return Ok(None);
+    }
+    let latest = pb::RankConnectionsRequest {
+        order_by: pb::RankOrder::LastInteraction.into(),
+        minimum_score: 0.0,
+        page_size: 1,
+        ..request
+    };
+    let latest = server.told(server.client.rank(latest).await).await?;
+    let latest = latest.connections.first().and_then(|connection| connection.last_interaction_time);
+    Ok(latest.zip(answer.as_of_time).filter(|(latest, now)| now.seconds - latest.seconds > LONG).map(|(latest, _)| {
+        let next_day = prost_types::Timestamp { seconds: (latest.seconds.div_euclid(DAY) + 1) * DAY, nanos: 0 };
+        let [latest, next_day] = [latest, next_day].map(|time| print::date(Some(time)));
+        format!("All of these fade, as the latest interaction was on {latest}; --as-of {next_day} asks as of then.")
+    }))
+}
+
+/// True when connections fade, and none is alive.
+fn is_past(connections: &[pb::Connection]) -> bool {
+    use pb::ConnectionStatus::{Fading, Unknown};
+    connections.iter().any(|connection| connection.status() == Fading)
+        && connections.iter().all(|connection| matches!(connection.status(), Fading | Unknown))
 }
 
 fn print_json(answer: &pb::RankConnectionsResponse) {
@@ -138,5 +222,22 @@ fn print_table(answer: &pb::RankConnectionsResponse) {
     print::table(&heading, 1..4, answer.connections.iter().map(row).collect());
     if !answer.next_page_token.is_empty() {
         print::line("There are more; --limit shows up to 1000.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ranking_is_past_when_connections_fade_and_none_is_alive() {
+        use pb::ConnectionStatus::{Budding, Fading, Unknown};
+        let is_past = |statuses: &[pb::ConnectionStatus]| {
+            let connection =
+                |status: &pb::ConnectionStatus| pb::Connection { status: (*status).into(), ..Default::default() };
+            is_past(&statuses.iter().map(connection).collect::<Vec<_>>())
+        };
+        assert!(is_past(&[Fading]) && is_past(&[Fading, Unknown]));
+        assert!(!is_past(&[]) && !is_past(&[Unknown]) && !is_past(&[Fading, Budding]));
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{domain::Timestamp, rpc::pb};
 
-use super::{Failure, Finished, client, client::ServerArguments, print};
+use super::{Failure, Finished, client, client::ServerArguments, print, time};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -13,8 +13,9 @@ pub(super) struct Arguments {
     person: String,
     /// With whom
     peer: String,
-    /// The time the answer is for, in RFC 3339 or seconds since 1970 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = client::parse_time)]
+    /// The time the answer is for: a date for its start, such as 2018-09-02, or 2018-09-02T10:00, in UTC unless a zone follows,
+    /// or seconds since 1970 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     as_of: Option<Timestamp>,
     /// The answer shows at least what this consistency token stands for, and may come from a replica
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
@@ -34,7 +35,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
         as_of_time: arguments.as_of.map(client::to_wire),
         at_least_as_fresh_as: arguments.at_least_as_fresh_as,
     };
-    let answer = server.client.connection(request).await.map_err(|error| server.failure(&error))?;
+    let person = request.person.clone();
+    let up_to = request.as_of_time.map(|time| format!(" up to {time}")).unwrap_or_default();
+    let answer = server.told(server.client.connection(request).await).await?;
     let connection = answer.connection.unwrap_or_default();
     if arguments.json {
         print::json(&json!({
@@ -44,18 +47,26 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
             "consistencyToken": answer.consistency_token,
         }));
     } else {
-        print_tables(&connection);
+        print_tables(&connection, || {
+            let (peer, tenant) = (&connection.peer, server.tenant());
+            format!(
+                "no interaction of {person} and {peer} is known in {tenant}{up_to}; the figures are those of strangers"
+            )
+        });
     }
     Ok(Finished::Well)
 }
 
-fn print_tables(connection: &pb::Connection) {
+/// Prints a connection; `strangers` says that there has been nothing between the two.
+fn print_tables(connection: &pb::Connection, strangers: impl FnOnce() -> String) {
     let peer = &connection.peer;
     print::line(format_args!("{peer}: {}", print::status(connection)));
     print::line(format_args!("mutual {}", print::willingness(connection.mutual)));
     let between = [connection.first_interaction_time, connection.last_interaction_time].map(print::date);
     if connection.last_interaction_time.is_some() {
         print::line(format_args!("interactions from {} to {}", between[0], between[1]));
+    } else {
+        print::line(strangers());
     }
     let they = pb::WillingnessDirection::TheyWouldHelp;
     let you = pb::WillingnessDirection::YouWouldHelp;
@@ -70,11 +81,72 @@ fn print_reasons(title: &str, connection: &pb::Connection, direction: pb::Willin
             print::short(reason.factor().as_str_name(), "REASON_FACTOR_"),
             source(reason),
             format!("{:+.3}", reason.contribution),
+            meaning(reason.factor(), reason.source()),
             reason.interaction_ids.join(", "),
         ]
     };
     let reasons = connection.reasons.iter().filter(|reason| reason.willingness() == direction);
-    print::table(&["because of", "by", "adds", "above all"], 2..3, reasons.map(row).collect());
+    print::table(&["because of", "by", "adds", "meaning", "above all"], 2..3, reasons.map(row).collect());
+}
+
+/// The numbers by which a source says that nobody did anything.
+const NOBODY: [i32; 2] = [0, 4];
+
+/// Whose acts a reason rests on, as the API names it.
+fn source(reason: &pb::Reason) -> String {
+    if NOBODY.contains(&reason.source) {
+        return "NOBODY".to_owned();
+    }
+    print::short(reason.source().as_str_name(), "EVIDENCE_SOURCE_")
+}
+
+/// What a reason stands for, in a few words: `you` is the person who is asked about, `they` the peer.
+fn meaning(factor: pb::ReasonFactor, source: pb::EvidenceSource) -> String {
+    use pb::ReasonFactor as Factor;
+    let (who, other) = match source {
+        pb::EvidenceSource::Peer => ("they", "you"),
+        pb::EvidenceSource::Owner => ("you", "them"),
+        _ => ("both", "each other"),
+    };
+    match factor {
+        Factor::Unspecified => String::new(),
+        Factor::Prior => "belief about any stranger".to_owned(),
+        Factor::Help => format!("{who} helped {other}"),
+        Factor::Exchange => "attention, given and returned".to_owned(),
+        Factor::Goodwill => format!("{who} did things for {other}"),
+        Factor::Around => format!("{who} are around: active with anybody"),
+        Factor::PromisesKept => format!("{who} kept promises"),
+        Factor::AsksGranted => format!("{who} granted asks"),
+        Factor::PromisesBroken => format!("{who} broke promises"),
+        Factor::AsksDeclined => format!("{who} declined asks"),
+        Factor::LeftOpen => format!("{who} left promises or asks open"),
+        Factor::Promotions => format!("{who} pushed something at {other}"),
+        Factor::Violations => format!("{who} reported {other} for harm"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_reasons_for_a_willingness_read_alike() {
+        use pb::{EvidenceSource as Source, ReasonFactor as Factor};
+        let both_ways = [Factor::Around, Factor::Promotions, Factor::Violations];
+        for factor in both_ways {
+            let [they, you] = [Source::Peer, Source::Owner].map(|source| meaning(factor, source));
+            assert!(they.starts_with("they ") && you.starts_with("you "), "{they}, {you}");
+        }
+        assert_eq!(meaning(Factor::Help, Source::Owner), "you helped them");
+        assert_eq!(meaning(Factor::Goodwill, Source::Peer), "they did things for you");
+    }
+
+    #[test]
+    fn the_prior_is_nobodys_by_either_number() {
+        let named = |source: i32| super::source(&pb::Reason { source, ..Default::default() });
+        assert_eq!([0, 4].map(named), ["NOBODY", "NOBODY"]);
+        assert_eq!([1, 2, 3].map(named), ["PEER", "OWNER", "BOTH"]);
+    }
 }
 
 /// Whose acts a reason rests on: nobody's for the prior, whose source a server may also leave unset.
