@@ -134,6 +134,34 @@ async fn columns_kinds_and_defaults_are_mapped() {
 }
 
 #[tokio::test]
+async fn an_effort_is_a_number_of_minutes_or_a_duration() {
+    for (column, effort, seconds) in
+        [("effort", "2700s", 2700), ("effort", "45m", 2700), ("effort", "1h30m", 5400), ("effort_minutes", "45", 2700)]
+    {
+        let place = Place::new();
+        let content = format!("id,actor,recipient,time,kind,{column}\nhelp,bob,ada,2018-03-12,HELP,{effort}\n");
+        assert_eq!(totals(&place.import("a.csv", content, &[]).expect(0).out), [1, 0, 0, 0]);
+        // The start of that day.
+        let time = prost_types::Timestamp { seconds: 1_520_812_800, nanos: 0 };
+        let effort = Some(prost_types::Duration { seconds, nanos: 0 });
+        let help = act(Kind::Help, "bob", "ada", time);
+        place.holds(pb::Interaction { interaction_id: "help".to_owned(), effort, ..help }).await;
+    }
+}
+
+#[test]
+fn a_file_without_interactions_is_a_finding() {
+    let place = Place::new();
+    for (name, content) in [("a.csv", ""), ("a.csv", "actor,recipient,time,kind\n"), ("a.jsonl", "\n\n")] {
+        let ran = place.import(name, content, &[]).expect(3);
+        let expected = format!("{name} holds no interactions: it is empty, or has nothing below its heading.\n");
+        assert_eq!((ran.out, ran.err), (expected, String::new()));
+    }
+    let ran = fed(place.command(&["-", "--format", "jsonl"]), b"").expect(3);
+    assert!(ran.out.starts_with("stdin holds no interactions"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn importing_again_records_nothing_twice() {
     let place = Place::new();
     // Equal lines are different acts.
@@ -192,6 +220,8 @@ async fn bad_lines_are_kept_aside_with_the_reason_and_all_others_are_recorded() 
     let ran = place.import("a.csv", content, &[]).expect(3);
     assert_eq!(totals(&ran.out), [2, 0, 1, 13], "{ran:?}");
     assert!(ran.out.contains("13 rejected into a.csv.rejects.jsonl"), "{ran:?}");
+    let first = "the first line that was rejected is line 3: the line has 5 columns, and the heading 6\n";
+    assert!(ran.err.ends_with(first), "{ran:?}");
     let expected: Vec<_> =
         (2..).zip(lines).filter_map(|(number, (line, reason))| Some((number, line, reason?))).collect();
     let rejects = place.rejects("a.csv.rejects.jsonl");
@@ -219,7 +249,7 @@ async fn bad_json_and_bad_text_are_kept_aside() {
             "actor must be a text, or a whole",
         ),
         (r#"{"actor":"a","recipients":"c","time":-1,"kind":"HELP"}"#, "time: a time is written as"),
-        (r#"{"actor":"a","recipients":"c","time":1,"kind":"HELP","effort":"1h"}"#, "effort must be written as 90s"),
+        (r#"{"actor":"a","recipients":"c","time":1,"kind":"HELP","effort":"1d"}"#, "effort must be a duration such as"),
         (r#"{"actor":"a","recipients":"c","time":1,"kind":"HELP","unprompted":2}"#, "unprompted must be true or false"),
     ];
     let mut content = lines.map(|(line, _)| line).join("\n").into_bytes();
@@ -246,6 +276,8 @@ async fn what_cannot_be_imported_at_all_is_said_clearly() {
     let missing = "no column holds recipients; --columns recipients=COLUMN names one of actor, to, time, kind";
     fails("a.csv", b"actor,to,time,kind\na,b,1,HELP\n", &[], missing);
     fails("a.csv", b"actor,recipients,time\na,b,1\n", &[], "no column holds kind");
+    let several = "no column holds actor, recipients; --columns actor=COLUMN,recipients=COLUMN names one of time, kind";
+    fails("a.csv", b"time,kind\n1,HELP\n", &[], several);
     fails("a.csv", b"recipient,actor,recipients,time,kind\n", &[], "more than one column holds recipients");
     fails("a.csv", b"actor,recipients,time,kind\n", &["--columns", "topics=tags"], "no column holds topics");
     fails("a.csv", b"\xff\xfea\0c\0t\0o\0r\0", &[], "the heading is of no use: the line is not UTF-8");

@@ -217,15 +217,17 @@ impl Input {
         let field =
             |title: &String| FIELDS.into_iter().find(|field| self.mapping.names(field).contains(&title.as_str()));
         let columns: Vec<_> = titles.iter().map(field).collect();
-        for field in FIELDS {
-            let count = columns.iter().filter(|column| **column == Some(field)).count();
-            let wrong = match count {
-                0 if self.mapping.needs_column(field) => "no column holds",
-                2.. => "more than one column holds",
-                _ => continue,
-            };
-            let titles = titles.join(", ");
-            return Err(format!("{wrong} {field}; --columns {field}=COLUMN names one of {titles}").into());
+        let count = |field: &str| columns.iter().filter(|column| **column == Some(field)).count();
+        let missing = FIELDS.into_iter().filter(|field| self.mapping.needs_column(field) && count(field) == 0);
+        let doubled = FIELDS.into_iter().filter(|field| count(field) > 1);
+        for (wrong, fields) in
+            [("no column holds", missing.collect::<Vec<_>>()), ("more than one column holds", doubled.collect())]
+        {
+            if !fields.is_empty() {
+                let flags: Vec<String> = fields.iter().map(|field| format!("{field}=COLUMN")).collect();
+                let (fields, flags, titles) = (fields.join(", "), flags.join(","), titles.join(", "));
+                return Err(format!("{wrong} {fields}; --columns {flags} names one of {titles}").into());
+            }
         }
         Ok(columns)
     }
@@ -258,8 +260,7 @@ impl Input {
     }
 
     fn json_fields(&self, text: &str) -> Result<Fields, String> {
-        let object: serde_json::Map<String, Value> =
-            serde_json::from_str(text).map_err(|_| "the line is not a JSON object")?;
+        let object: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|_| not_an_object(text))?;
         let mut fields = Fields::new();
         for field in FIELDS {
             let names = self.mapping.names(field);
@@ -269,6 +270,14 @@ impl Input {
         }
         Ok(fields)
     }
+}
+
+/// What is wrong with a line that is no JSON object.
+fn not_an_object(text: &str) -> &'static str {
+    if text.trim_start().starts_with('[') {
+        return "the line is not a JSON object; JSON Lines has an object a line, and no list around them";
+    }
+    "the line is not a JSON object"
 }
 
 /// Whether a quoted field goes on behind this line, when `quoted` tells whether one went on before it.

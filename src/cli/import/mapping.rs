@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::{cli::client, domain::Kind, rpc::pb};
+use crate::{
+    cli::{client, time},
+    domain::Kind,
+    rpc::pb,
+};
 
 /// The fields that an interaction is made of, as they are called in files.
 pub(super) const FIELDS: [&str; 14] = [
@@ -130,7 +134,7 @@ impl Mapping {
     ) -> Result<pb::Interaction, String> {
         let text = |field: &str| fields.get(field).cloned().unwrap_or_default();
         let time = |field: &str| {
-            let parse = |text: &String| client::parse_time(text).map_err(|error| format!("{field}: {error}"));
+            let parse = |text: &String| time::parse(text).map_err(|error| format!("{field}: {error}"));
             fields.get(field).map(parse).transpose().map(|time| time.map(client::to_wire))
         };
         let channel = fields.get("channel").or(self.channel.as_ref()).cloned().unwrap_or_default();
@@ -173,14 +177,69 @@ impl Mapping {
     }
 }
 
-/// The effort, which may be given in minutes or, as the API's JSON has it, in seconds such as `90s`.
+/// The effort, which may be given in minutes, or as a duration.
 fn effort(fields: &HashMap<&str, String>) -> Result<Option<prost_types::Duration>, String> {
-    let seconds = |text: &str| text.strip_suffix('s')?.parse::<f64>().ok();
     let seconds = match (fields.get("effort_minutes"), fields.get("effort")) {
-        (Some(minutes), _) => minutes.parse::<f64>().map_err(|_| "effort_minutes must be a number")? * 60.0,
-        (None, Some(text)) => seconds(text).ok_or("effort must be written as 90s; effort_minutes is in minutes")?,
+        (Some(_), Some(_)) => return Err("effort and effort_minutes must not both be given".to_owned()),
+        (Some(minutes), None) => minutes.parse::<f64>().map_err(|_| "effort_minutes must be a number")? * 60.0,
+        (None, Some(text)) => seconds(text)
+            .ok_or("effort must be a duration such as 2700s, 45m or 1h30m; effort_minutes is a number of minutes")?,
         (None, None) => return Ok(None),
     };
     let effort = std::time::Duration::try_from_secs_f64(seconds).ok().and_then(|effort| effort.try_into().ok());
     effort.map(Some).ok_or_else(|| "the effort must be at least 0".to_owned())
+}
+
+/// The seconds of a duration such as `2700s`, `45m`, `1h30m` or, as the API's JSON has it, `90.5s`.
+fn seconds(text: &str) -> Option<f64> {
+    let (mut rest, mut seconds) = (text, 0.0);
+    for (unit, of_unit) in [('h', 3600.0), ('m', 60.0), ('s', 1.0)] {
+        if let Some((number, behind)) = rest.split_once(unit) {
+            let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            seconds += number.parse::<f64>().ok().filter(|_| is_plain)? * of_unit;
+            rest = behind.trim_start();
+        }
+    }
+    (rest.is_empty() && !text.is_empty()).then_some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_in_hours_minutes_and_seconds() {
+        for (text, expected) in [
+            ("2700s", 2700.0),
+            ("45m", 2700.0),
+            ("1h30m", 5400.0),
+            ("1h 0m 1s", 3601.0),
+            ("90.5s", 90.5),
+            ("0.5h", 1800.0),
+        ] {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for text in ["", "45", "m", "h30m", "30m1h", "-5s", "1e3s", "infs", "45min", "1d", "1h30"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_effort_is_given_once() {
+        let given = |fields: &[(&'static str, &str)]| {
+            effort(&fields.iter().map(|(name, text)| (*name, (*text).to_owned())).collect())
+        };
+        let minutes = given(&[("effort_minutes", "45")]).unwrap();
+        assert_eq!(minutes.map(|effort| effort.seconds), Some(2700));
+        assert_eq!(given(&[("effort", "45m")]).unwrap(), minutes);
+        assert_eq!(given(&[]), Ok(None));
+        for (fields, words) in [
+            (&[("effort", "45")][..], "effort must be a duration such as 2700s, 45m or 1h30m"),
+            (&[("effort_minutes", "45m")], "effort_minutes must be a number"),
+            (&[("effort", "45m"), ("effort_minutes", "45")], "effort and effort_minutes must not both be given"),
+            (&[("effort_minutes", "-1")], "the effort must be at least 0"),
+        ] {
+            assert!(given(fields).unwrap_err().contains(words), "{words}");
+        }
+    }
 }

@@ -80,13 +80,16 @@ fn name_of(file: &Path) -> String {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Columns and JSON fields: id, actor, recipients, time (RFC 3339 or seconds since 1970), kind, \
-                  effort_minutes, audience_count, channel, topics, goal, unprompted (true or false), due_time, refers_to; \
-                  only actor, recipients, time and kind are needed. Several recipients or topics are separated by ';', in \
-                  JSON they are a list. Other columns are passed over. The API's own names and its JSON do too \
-                  (interaction_id or interactionId, effort such as 90s).\n\n\
+#[command(
+    after_help = "Columns and JSON fields: id, actor, recipients, time, kind, effort (a duration such as 2700s, 45m or \
+                  1h30m) or effort_minutes (a number), audience_count, channel, topics, goal, unprompted (true or false), \
+                  due_time, refers_to. Only actor, recipients, time and kind are needed; other columns are passed over. A \
+                  time is a date (its start), such as 2018-09-02, or 2018-09-02T10:00, in UTC unless a zone follows, or \
+                  seconds since 1970. Several recipients or topics are separated by ';', or are a list in JSON. JSON may \
+                  also be that of the API, with interactionId, interactionTime and so on.\n\n\
                   Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
-                        --kinds answer=HELP,comment=MESSAGE")]
+                        --kinds answer=HELP,comment=MESSAGE"
+)]
 pub(super) struct Arguments {
     /// The file, gzip or not; - reads standard input
     file: PathBuf,
@@ -119,6 +122,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
     let rejects = arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into());
     let input = arguments.reading.open(&arguments.file, arguments.channel, id_prefix, resume.place.line)?;
     let totals = send::send(&server, input, rejects, resume).await?;
+    if totals.lines() == 0 {
+        print::line(format_args!("{name} holds no interactions: it is empty, or has nothing below its heading."));
+        return Ok(Finished::WithFindings);
+    }
     print::line(&totals);
     Ok(if totals.rejected == 0 { Finished::Well } else { Finished::WithFindings })
 }

@@ -63,6 +63,8 @@ struct Sender<'a> {
     reached: bool,
     progress: Progress,
     rejects: Rejects,
+    /// The first line that was rejected, and why.
+    first_rejected: Option<(i64, String)>,
     resume: Resume,
 }
 
@@ -75,18 +77,31 @@ pub(super) async fn send(server: &Server, input: Input, rejects: PathBuf, resume
     let (outbound, items) = mpsc::channel(WINDOW);
     let acknowledgements = server.client.record_stream(ReceiverStream::new(items));
     let (outbound, waiting) = (Some(outbound), VecDeque::with_capacity(WINDOW));
-    let mut sender =
-        Sender { server, lines, outbound, acknowledgements, waiting, reached: false, progress, rejects, resume };
+    let mut sender = Sender {
+        server,
+        lines,
+        outbound,
+        acknowledgements,
+        waiting,
+        reached: false,
+        progress,
+        rejects,
+        first_rejected: None,
+        resume,
+    };
     let mut ended = sender.run().await;
     if ended.is_ok() {
         ended = reading.await?;
     }
-    let Sender { progress, mut rejects, resume, .. } = sender;
+    let Sender { progress, mut rejects, first_rejected, resume, .. } = sender;
     let mut totals = resume.place.totals.clone();
     let (took, rate) = progress.finish(&totals);
     let into = if totals.rejected == 0 { String::new() } else { format!(" into {}", rejects.path().display()) };
     totals.outcome = Some(format!("{into}, in {:.1} s, {rate} a second.", took.as_secs_f64()));
     rejects.flush()?;
+    if let Some((number, reason)) = first_rejected {
+        print::progress(format_args!("the first line that was rejected is line {number}: {reason}"));
+    }
     if let Err(failure) = ended {
         if totals.lines() > 0 {
             print::progress(format_args!("Until it failed: {totals}"));
@@ -169,6 +184,7 @@ impl Sender<'_> {
             };
             if let Some(reason) = reason {
                 place.totals.rejected += 1;
+                self.first_rejected.get_or_insert_with(|| (read.number, reason.clone()));
                 self.rejects.keep(read.number, &read.text, &reason)?;
             }
             place.line = read.number;
