@@ -28,12 +28,16 @@ async fn the_first_command_serves_a_sample_from_a_database_of_its_own() {
 
     let (mut server, address) = Running::serve(serve(&data));
     assert!(server.line_with("The sample is loaded").contains(": 5207 interactions recorded, 0 had been before."));
+    let typed = server.line_with("rapport rank");
+    assert_eq!(
+        typed.trim(),
+        format!("rapport rank user-1837 --server http://{address} --tenant sample --as-of 2018-09-02")
+    );
+    let typed: Vec<&str> = typed.split_whitespace().skip(1).collect();
     assert!(
-        server.line_with("grpcurl").contains(r#"-d '{"person": "user-1837", "as_of_time": "2018-09-02T00:00:00Z""#)
+        server.line_with("grpcurl -").contains(r#"-d '{"person": "user-1837", "as_of_time": "2018-09-02T00:00:00Z""#)
     );
     assert!(server.line_with("RankConnections").contains(&address.to_string()));
-    let typed = server.line_with("rapport rank");
-    let typed: Vec<&str> = typed.split_whitespace().skip(1).collect();
     assert!(run(&typed).expect(0).out.contains("user-26"));
     assert!(rebuild().ends_with("No difference.\n"));
     let second = Ran::from(serve(&data).stderr(Stdio::piped()).output().unwrap()).expect(1);
