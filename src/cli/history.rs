@@ -113,11 +113,21 @@ impl PlanArguments {
         }
         let (cuts, fit_cuts) = (self.cuts.into(), self.fit_cuts.into());
         if history.cuts(cuts, horizon_days).len() < cuts {
-            let behind = format!("with {horizon_days} days behind each cut");
-            return Err(format!("the history is too short to be cut {cuts} times {behind}").into());
+            return Err(too_short(history, cuts, horizon_days).into());
         }
         Ok(Plan { cuts, fit_cuts, horizon_days, event: history.event() })
     }
+}
+
+/// That a history cannot be cut so often, so far before its end.
+fn too_short(history: &History, cuts: usize, horizon_days: f64) -> String {
+    let Some((first, last)) = history.span() else { return "the history holds no interactions".to_owned() };
+    let (_, acts, _) = history.len();
+    let days = last.day().days_since(first.day());
+    format!(
+        "the history, {acts} acts over {days} days, is too short to be cut {cuts} times with {horizon_days} days behind each \
+         cut; --cuts and --horizon ask for less"
+    )
 }
 
 /// How work goes: a bar or a spinner on a terminal, plain lines elsewhere.

@@ -18,7 +18,7 @@ use super::{
     fit,
     history::{self, PlanArguments},
     import::ReadingArguments,
-    print,
+    print, report,
 };
 
 /// By what part of its NDCG a policy may fall behind the one in use and still be published: less than chance makes of it.
@@ -174,6 +174,12 @@ impl JudgingArguments {
 
 impl Compared {
     fn print(&self) {
+        if let [new, used] = &self.models[..]
+            && used.ndcg10 > 0.0
+        {
+            let compared = report::compared(new.ndcg10, used.ndcg10);
+            print::line(format_args!("{} ranks {} {compared} {}.\n", new.name, self.history, used.name));
+        }
         let known = |value: Option<f64>| value.map(|value| format!("{value:.3}")).unwrap_or_default();
         let row = |model: &ModelScores| {
             let numbers = [Some(model.ndcg10), model.brier, model.calibration_error].map(known);

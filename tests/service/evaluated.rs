@@ -253,7 +253,7 @@ fn too_little_data_is_refused_with_what_is_missing() {
     assert_eq!(missing, [MIN_PERSONS.saturating_sub(*persons), MIN_EVENTS - events], "{said}");
     assert!(!Path::new(&output).exists());
     let short = run(&["fit", &history, "--horizon", "150d", "--output", &output]).expect(1).err;
-    let sentence = "rapport: the history is too short to be cut 5 times with 150 days behind each cut\n";
+    let sentence = " is too short to be cut 5 times with 150 days behind each cut; --cuts and --horizon ask for less\n";
     assert!(short.ends_with(sentence), "{short}");
     assert!(run(&["fit"]).expect(1).err.contains("a history is needed"));
     for wrong in [["--version", "fitted 1"], ["--shrink", "-1"], ["--shrink", "NaN"], ["--horizon", "0"]] {
@@ -360,6 +360,10 @@ fn a_policy_that_ranks_worse_is_not_published() {
     assert!(compared[0]["ndcg10"].as_f64() > compared[1]["ndcg10"].as_f64());
     assert_eq!(better["policy"]["inUse"], true);
     let again = publish(&document("good-1"), &["--cuts", "3", "--horizon", "20"]).expect(0).out;
+    assert!(
+        again.starts_with(&format!("Rapport good-1 ranks {history} as well as Rapport good-1, in use.\n")),
+        "{again}"
+    );
     assert!(again.ends_with("good-1 was published before, and is in use.\n"), "{again}");
 }
 

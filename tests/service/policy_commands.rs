@@ -49,7 +49,8 @@ fn a_policy_is_published_listed_shown_and_taken_back() {
     assert_eq!(ask(&tenant, &["policy", "rollback"]).expect(0).out, format!("{built_in} is in use.\n"));
     assert_eq!(
         ask(&tenant, &["policy", "rollback"]).expect(1).err,
-        "rapport: the server refused: no other version of the scoring policy was in use before\n"
+        "rapport: the server refused: no other version of the scoring policy was in use before; `rapport policy list` lists \
+         the versions there are\n"
     );
 }
 
@@ -75,7 +76,11 @@ fn failures_are_one_clear_sentence() {
     let refused = told(publish(&tenant, "fitted 1", &[]));
     assert!(refused.starts_with("rapport: the server refused: policy.document.version must consist of"), "{refused}");
     let unknown = told(ask(&tenant, &["policy", "show", "nope"]));
-    assert_eq!(unknown, "rapport: the server refused: there is no such version of the scoring policy\n");
+    let list = "`rapport policy list` lists the versions there are";
+    assert_eq!(
+        unknown,
+        format!("rapport: the server refused: there is no such version of the scoring policy; {list}\n")
+    );
     let missing = told(ask(&tenant, &["policy", "publish", "/nowhere/policy.json"]));
     assert!(missing.starts_with("rapport: cannot read /nowhere/policy.json: No such file"), "{missing}");
     let long = told(fed(asking(&tenant, &["policy", "publish", "-"]), &vec![b' '; 65_537]));

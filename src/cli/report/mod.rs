@@ -7,6 +7,8 @@ mod plots;
 mod svg;
 mod text;
 
+pub(super) use text::compared;
+
 use crate::evaluation::report::{ModelScores, Report};
 
 use super::print;

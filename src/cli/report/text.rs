@@ -10,12 +10,21 @@ pub(super) fn verdict(report: &Report) -> String {
     let (subject, reference) = (&report.subject, &report.reference);
     match (ndcg(subject), ndcg(reference)) {
         (Some(own), Some(other)) if other > 0.0 => {
-            let word = if own < other { "worse" } else { "better" };
-            let by = percent((own / other - 1.0).abs());
-            format!("{subject} ranks {by} {word} than {reference}: NDCG@10 of {own:.3} against {other:.3}, {over}.")
+            let compared = compared(own, other);
+            format!("{subject} ranks {compared} {reference}: NDCG@10 of {own:.3} against {other:.3}, {over}.")
         }
         (Some(own), _) => format!("{subject} ranks with an NDCG@10 of {own:.3}, {over}."),
         _ => format!("{subject} was not measured."),
+    }
+}
+
+/// How one NDCG compares with another, as words before a name: equal are those that would be told with no difference.
+pub(in crate::cli) fn compared(own: f64, other: f64) -> String {
+    let by = percent((own / other - 1.0).abs());
+    match own.partial_cmp(&other) {
+        _ if by == percent(0.0) => "as well as".to_owned(),
+        Some(std::cmp::Ordering::Less) => format!("{by} worse than"),
+        _ => format!("{by} better than"),
     }
 }
 
@@ -53,6 +62,17 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(days(1095.6), "1\u{202f}096");
         assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
+    }
+
+    #[test]
+    fn a_tie_is_neither_better_nor_worse() {
+        let words = [(0.5, 0.5), (0.499_8, 0.5), (0.500_2, 0.5), (0.499, 0.5), (0.501, 0.5)]
+            .map(|(own, other)| compared(own, other));
+        assert_eq!(words[..3], ["as well as", "as well as", "as well as"]);
+        assert_eq!(words[3..], ["0.2\u{a0}% worse than", "0.2\u{a0}% better than"]);
+        let mut report = made_up::report();
+        report.reference.clone_from(&report.subject);
+        assert!(verdict(&report).starts_with("Rapport ranks as well as Rapport: NDCG@10 of 0.512 against 0.512"));
     }
 
     #[test]
