@@ -11,9 +11,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     access::{Access, AccessError},
-    config::{Config, Database},
+    config::{Config, Database, HEALTH_LISTEN, LISTEN, METRICS_LISTEN, Setting},
     embedded::{EmbeddedError, EmbeddedPostgres},
-    rpc::{ConnectionLimits, Gate, Health, Rpc, Sealer, Tls, TlsError},
+    rpc::{ConnectionLimits, Gate, Health, Rpc, Sealer, ServeError, Tls, TlsError},
     scoring::DEFAULT,
     service::{Clock, Replica, Service},
     store::{Store, StoreError, Watch, Writer},
@@ -33,10 +33,12 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// Somebody else listens there, or nobody may.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; {flag} names another address")]
     Listen {
         /// Where.
         address: SocketAddr,
+        /// The flag that says where.
+        flag: String,
         /// Why not.
         source: std::io::Error,
     },
@@ -75,9 +77,9 @@ impl App {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, AppError> {
         let access = config.access_file.as_deref().map_or_else(|| Ok(Access::open()), Access::guarded)?;
         let tls = config.tls.map(Tls::load).transpose()?.map(Arc::new);
-        let (listener, address) = listen(config.listen).await?;
+        let (listener, address) = listen(&LISTEN, config.listen).await?;
         let probes = match config.health_listen {
-            Some(address) => Some(listen(address).await?),
+            Some(address) => Some(listen(&HEALTH_LISTEN, address).await?),
             None => None,
         };
         let metrics = Metrics::start(&config.export, config.metrics_listen.is_some())?;
@@ -242,8 +244,9 @@ impl Running {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
-    let failed = |source| AppError::Listen { address, source };
+/// Listens where a setting says.
+async fn listen(setting: &Setting, address: SocketAddr) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Listen { address, flag: setting.flag(), source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
@@ -255,7 +258,7 @@ async fn offer(
     metrics: &Metrics,
 ) -> Result<(Option<AbortOnDropHandle<()>>, Option<SocketAddr>), AppError> {
     let Some(address) = address else { return Ok((None, None)) };
-    let (listener, address) = listen(address).await?;
+    let (listener, address) = listen(&METRICS_LISTEN, address).await?;
     let serving = tokio::spawn(scrape::serve(listener, metrics.clone()));
     Ok((Some(AbortOnDropHandle::new(serving)), Some(address)))
 }

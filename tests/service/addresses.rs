@@ -137,7 +137,7 @@ fn files_to_show_are_looked_at_before_any_call() {
 }
 
 /// A server that lets nobody in without a certificate of its authority, and knows no method.
-async fn strict(authority: &Authority) -> SocketAddr {
+fn strict(authority: &Authority) -> SocketAddr {
     let (certificate, key) = authority.server();
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(certificate, key))
@@ -157,7 +157,7 @@ async fn a_server_that_asks_for_a_certificate_is_told_from_one_that_is_not_there
     std::fs::write(place.path().join("clients.crt"), authority.0.pem()).unwrap();
     write_identity(place.path(), "administrator", &authority);
     write_identity(place.path(), "stranger", &strangers);
-    let server = strict(&authority).await;
+    let server = strict(&authority);
     let url = format!("https://localhost:{}", server.port());
     let told = |arguments: &[&str]| call(place.path(), server, &[&["rank", "ada"], arguments].concat()).expect(1).err;
     let expected = "asks for a client certificate, which --client-certificate and --client-key show";
