@@ -54,6 +54,9 @@ pub enum AppError {
     /// The database could not be prepared.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The contract cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// Telemetry has nowhere to go.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -124,7 +127,7 @@ impl App {
         }
         let health_address = probes.as_ref().map(|(_, address)| *address);
         if let Some((probes, _)) = probes {
-            watching.spawn(rpc.serve_health(probes, config.connections.clone(), CancellationToken::new()));
+            watching.spawn(rpc.serve_health(probes, config.connections.clone(), CancellationToken::new())?);
         }
         let running = Running {
             stop: stop.clone(),

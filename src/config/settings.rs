@@ -200,7 +200,7 @@ settings! {
 
     LISTEN = setting("listen", Listening, LOCAL, Value("127.0.0.1:50051"), "where to listen");
     HEALTH_LISTEN = setting("health-listen", Listening, LOCAL, Words("with the rest"),
-        "where to tell probes how things stand, without TLS: the health service, and no other");
+        "where to tell probes how things stand, without TLS: the health service and its reflection, and no other service");
     TLS_CERTIFICATE = setting("tls-certificate", Listening, Form::File, Words("no TLS"),
         "the server's certificate with those that vouch for it, in PEM");
     TLS_KEY = setting("tls-key", Listening, Form::File, Words("no TLS"), "the certificate's key, in PEM");

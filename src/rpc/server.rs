@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::Builder;
 use tower::{Layer as _, util::MapResponse};
 
 use crate::{access::Access, service::Service};
@@ -101,22 +102,32 @@ impl Rpc {
         Ok(())
     }
 
-    /// Tells how things stand, without TLS and to anybody, for probes that can neither speak it nor prove who they are.
+    /// Tells how things stand, without TLS and to anybody, for probes that can neither speak it nor prove who they are. Tools
+    /// that find their way by reflection find the health service, and nothing else.
     pub fn serve_health(
         &self,
         listener: TcpListener,
         limits: ConnectionLimits,
         stop: CancellationToken,
-    ) -> impl Future<Output = ()> + use<> {
-        let routes = Routes::new(self.health_server.clone()).prepare();
-        connections::serve(listener, None, limits, routes, stop)
+    ) -> Result<impl Future<Output = ()> + use<>, ServeError> {
+        let [v1, v1alpha] = [(); 2].map(|()| of_health(Builder::configure()));
+        let routes = Routes::new(self.health_server.clone())
+            .add_service(v1.build_v1()?)
+            .add_service(v1alpha.build_v1alpha()?)
+            .prepare();
+        Ok(connections::serve(listener, None, limits, routes, stop))
     }
 }
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
+/// Describes every service.
+fn reflection() -> Builder<'static> {
+    of_health(Builder::configure())
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Describes the health service.
+fn of_health(builder: Builder<'static>) -> Builder<'static> {
+    builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// Why the server could not serve.

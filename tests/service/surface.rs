@@ -5,8 +5,10 @@ use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
+use rapport::{app::App, service::Clock};
+
 use crate::{
-    harness::{address, channel},
+    harness::{address, channel, config, database},
     program::{Ran, program},
     wire::{KEYS, assert_refused},
 };
@@ -19,34 +21,30 @@ const SERVICES: [&str; 5] = [
     "rapport.v1.RelationshipService",
 ];
 
+/// The services that reflection lists, and the files in which it finds symbols.
 macro_rules! listed {
-    ($version:ident) => {{
+    ($version:ident, $address:expr, $symbols:expr) => {{
         use tonic_reflection::pb::$version::{
             ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
             server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
         let ask =
             |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
-        let questions = [
-            ask(MessageRequest::ListServices(String::new())),
-            ask(MessageRequest::FileContainingSymbol("rapport.v1.Interaction".to_owned())),
-            ask(MessageRequest::FileContainingSymbol("google.rpc.BadRequest".to_owned())),
-            ask(MessageRequest::FileContainingSymbol("rapport.v1.RelationshipService.RankConnections".to_owned())),
-            ask(MessageRequest::FileByFilename("google/api/http.proto".to_owned())),
-        ];
-        let mut client = ServerReflectionClient::new(channel(address()));
+        let described = $symbols.map(|symbol: &str| ask(MessageRequest::FileContainingSymbol(symbol.to_owned())));
+        let questions = [ask(MessageRequest::ListServices(String::new()))].into_iter().chain(described);
+        let questions: Vec<_> = questions.collect();
+        let mut client = ServerReflectionClient::new(channel($address));
         let answers = client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
         let answers: Vec<_> = answers.map(|answer| answer.unwrap().message_response.unwrap()).collect::<Vec<_>>().await;
         let [MessageResponse::ListServicesResponse(list), described @ ..] = &answers[..] else { panic!("{answers:?}") };
         let files = described.iter().map(|answer| match answer {
-            MessageResponse::FileDescriptorResponse(files) => &files.file_descriptor_proto[..],
+            MessageResponse::FileDescriptorResponse(files) => files.file_descriptor_proto.concat(),
             other => panic!("{other:?}"),
         });
-        let files: Vec<&[Vec<u8>]> = files.collect();
-        assert!(holds(&files[2][0], "/v1/persons/{person}/connections"), "paths of HTTP are part of the contract");
+        let files: Vec<Vec<u8>> = files.collect();
         let mut names: Vec<String> = list.service.iter().map(|service| service.name.clone()).collect();
         names.sort_unstable();
-        names
+        (names, files)
     }};
 }
 
@@ -61,8 +59,25 @@ async fn both_versions_of_reflection_describe_everything() {
     let others = |own: &str| -> Vec<&str> {
         SERVICES.into_iter().filter(|name| !name.contains("reflection") || name.contains(own)).collect()
     };
-    assert_eq!(listed!(v1), others(".v1."));
-    assert_eq!(listed!(v1alpha), others(".v1alpha."));
+    let symbols = ["rapport.v1.RelationshipService", "google.rpc.BadRequest", "google.api.HttpRule"];
+    let (old, new) = (listed!(v1alpha, address(), symbols), listed!(v1, address(), symbols));
+    assert_eq!(old.0, others(".v1alpha."));
+    assert_eq!(new.0, others(".v1."));
+    for files in [old.1, new.1] {
+        assert!(holds(&files[0], "/v1/persons/{person}/connections"), "paths of HTTP are part of the contract");
+    }
+}
+
+#[tokio::test]
+async fn the_port_for_probes_describes_the_health_service_and_nothing_else() {
+    let mut config = config(database(true).await);
+    config.health_listen = Some(([127, 0, 0, 1], 0).into());
+    let app = App::start(config, Clock::system()).await.unwrap();
+    let (port, symbols) = (app.health_address().unwrap(), ["grpc.health.v1.Health"]);
+    let described =
+        |version: &str| ["grpc.health.v1.Health".to_owned(), format!("grpc.reflection.{version}.ServerReflection")];
+    assert_eq!(listed!(v1, port, symbols).0, described("v1"));
+    assert_eq!(listed!(v1alpha, port, symbols).0, described("v1alpha"));
 }
 
 /// Every unary method has a path for callers over HTTP, and streams have none.
