@@ -277,23 +277,21 @@ async fn watch(store: Store, gate: Arc<Gate>, health: Health, writer: Writer) {
             prepare(&store, &gate).await?;
             store.has_unfolded().await
         });
-        match probed.await {
+        let failed = match probed.await {
             Ok(Ok(has_unfolded)) => {
                 failures = 0;
                 if has_unfolded {
                     writer.fold_all();
                 }
+                None
             }
-            Ok(Err(error)) => {
-                failures += 1;
-                tracing::warn!(failures, "the database is not ready: {}", error.with_causes());
-                if error.is_of_schema() {
-                    gate.close();
-                }
-            }
-            Err(_) => {
-                failures += 1;
-                tracing::warn!(failures, "the database does not answer");
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(StoreError::Silent),
+        };
+        if let Some(error) = &failed {
+            failures += 1;
+            if error.is_of_schema() {
+                gate.close();
             }
         }
         let now_ready = gate.is_open() && if ready { failures < FAILED_PROBES } else { failures == 0 };
@@ -303,7 +301,13 @@ async fn watch(store: Store, gate: Arc<Gate>, health: Health, writer: Writer) {
             store.metrics().set_ready(ready);
             tracing::info!(ready, "readiness changed");
         }
-        sleep(PROBE.0).await;
+        // The cause is looked for during the pause, which it makes no longer.
+        let tell = async {
+            if let Some(error) = failed {
+                tracing::warn!(failures, "the database is not ready: {}", store.why(&error, PROBE.0).await);
+            }
+        };
+        tokio::join!(sleep(PROBE.0), tell);
     }
 }
 

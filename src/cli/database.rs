@@ -1,5 +1,7 @@
 //! Commands that work on the database itself, and how they reach it.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::{
@@ -14,6 +16,9 @@ use super::{
     Failure, Finished, print,
     settings::{OfDatabase, SettingArguments},
 };
+
+/// How long a database may take to let a command in.
+pub(super) const REACH_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Args, Debug)]
 #[command(
@@ -34,13 +39,21 @@ pub(super) struct Opened {
 }
 
 impl DatabaseArguments {
-    /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running.
+    /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running. Fails when it cannot
+    /// be reached.
     pub(super) async fn open(self) -> Result<Opened, Failure> {
-        open(read_databases(self.settings.flags, &process_environment)?).await
+        let opened = open(read_databases(self.settings.flags, &process_environment)?).await?;
+        match opened.store.reach(REACH_LIMIT).await {
+            Ok(()) => Ok(opened),
+            Err(unreached) => {
+                opened.close().await;
+                Err(unreached.into())
+            }
+        }
     }
 }
 
-/// Opens a database, and its replica.
+/// Opens a database, and its replica; neither is connected to yet.
 pub(super) async fn open(databases: Databases) -> Result<Opened, Failure> {
     let (url, postgres) = match databases.primary {
         Database::Url(url) => (url, None),

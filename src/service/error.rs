@@ -78,7 +78,9 @@ impl From<StoreError> for ServiceError {
             | StoreError::Superseded { .. }
             | StoreError::Underived => Self::Unavailable(error.into()),
             StoreError::TooLarge(most) => Self::HistoryTooLarge(*most),
-            StoreError::Inconsistent { .. }
+            StoreError::Address { .. }
+            | StoreError::NoRole(_)
+            | StoreError::Inconsistent { .. }
             | StoreError::NoRandomness
             | StoreError::Refused(_)
             | StoreError::Migration(_) => Self::Internal(error.into()),

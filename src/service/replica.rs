@@ -50,9 +50,9 @@ impl Replica {
                     self.set_ready(true);
                 }
                 Err(error) if was_ready || !was_told => {
-                    tracing::warn!("the replica is not read from: {error}");
                     was_told = true;
                     self.set_ready(false);
+                    tracing::warn!("the replica is not read from: {}", self.store.why(&error, LOOK.0).await);
                 }
                 _ => {}
             }

@@ -71,7 +71,11 @@ pub(super) fn pool(
     slow_statement: Duration,
     noted: Arc<Noted>,
 ) -> Result<PgPool, StoreError> {
-    let options: PgConnectOptions = url.parse()?;
+    let variable = match role {
+        DatabaseRole::Primary => "DATABASE_URL",
+        DatabaseRole::Replica => "RAPPORT_READ_DATABASE_URL",
+    };
+    let options: PgConnectOptions = url.parse().map_err(|source| StoreError::Address { variable, source })?;
     let options = options.log_slow_statements(log::LevelFilter::Warn, slow_statement);
     let options = options.application_name("rapport").options(SETTINGS);
     let acquire_timeout = match role {
@@ -114,7 +118,9 @@ pub(super) fn state(pool: &PgPool) -> (i64, i64) {
 /// A session of its own with PostgreSQL itself, in which things may take as long as they need: migrations hold locks of their
 /// session, which a pooler would scatter over several. A pooler leaves out what a session is to be set to.
 pub(super) async fn directly(pool: &PgPool) -> Result<PgConnection, StoreError> {
-    let settings = [("statement_timeout", "0"), ("lock_timeout", "0"), ("rapport.directly", "on")];
+    // PostgreSQL would tell of what is there already, on every start.
+    let quiet = ("client_min_messages", "warning");
+    let settings = [("statement_timeout", "0"), ("lock_timeout", "0"), ("rapport.directly", "on"), quiet];
     let options: PgConnectOptions = pool.connect_options().as_ref().clone().options(settings);
     let mut connection = options.connect().await?;
     let mark = sqlx::query_scalar!(r#"SELECT current_setting('rapport.directly', true) = 'on' AS "mark""#);

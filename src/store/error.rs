@@ -2,11 +2,19 @@
 
 use sqlx::postgres::PgDatabaseError;
 
-use crate::causes;
+use crate::in_full;
 
 /// Why the store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The address of the database is not well-formed.
+    #[error("{variable} is not well-formed, and should be such as postgresql://user@host/database")]
+    Address {
+        /// The variable that holds it.
+        variable: &'static str,
+        /// What is wrong with it, without any part of it.
+        source: sqlx::Error,
+    },
     /// The database does not answer for now, or asks to try again. Nothing is wrong with the request.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
@@ -28,6 +36,9 @@ pub enum StoreError {
     /// The same, where a session of its own is needed.
     #[error("a pooler leads to the database; this needs a DATABASE_URL that leads to PostgreSQL itself")]
     Indirect,
+    /// Privileges were to be given to nobody.
+    #[error("the database has no role {0}; CREATE ROLE makes one")]
+    NoRole(String),
     /// All connections stayed busy for too long.
     #[error("no database connection came free in time")]
     Busy,
@@ -146,10 +157,12 @@ impl StoreError {
     /// What kind of error it is, in a word of a closed set.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Address { .. } => "address",
             Self::Unavailable(_) => "unavailable",
             Self::Silent => "silent",
             Self::Standby => "standby",
             Self::Unprepared(_) | Self::Unsettled | Self::Indirect => "pooler",
+            Self::NoRole(_) => "no_role",
             Self::Busy => "busy",
             Self::Unwanted => "unwanted",
             Self::Behind => "behind",
@@ -195,7 +208,7 @@ impl StoreError {
 
     /// What went wrong, down to the first cause. What the driver displays holds no values.
     pub fn with_causes(&self) -> String {
-        causes(self).fold(self.to_string(), |sentence, cause| format!("{sentence}: {cause}"))
+        in_full(self)
     }
 }
 

@@ -23,6 +23,15 @@ pub(super) const NEEDED: [(&str, &[&str]); 11] = [
     ("unfolded", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
+/// The SQLSTATE of what is named and does not exist.
+const UNDEFINED_OBJECT: &str = "42704";
+
+/// The tables are known, so that what does not exist is the role.
+fn without_role(error: sqlx::Error, role: &str) -> StoreError {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    if code.as_deref() == Some(UNDEFINED_OBJECT) { StoreError::NoRole(role.to_owned()) } else { error.into() }
+}
+
 impl Store {
     /// Lets a role serve, and takes from it what else it was given on these tables.
     pub async fn grant(&self, role: &str) -> Result<(), StoreError> {
@@ -38,7 +47,8 @@ impl Store {
             );
             let statements = statements.fetch_one(&mut *transaction).await?;
             for statement in [statements.revoke, statements.grant] {
-                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+                let executed = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await;
+                executed.map_err(|error| without_role(error, role))?;
             }
         }
         transaction.commit().await?;

@@ -1,6 +1,6 @@
 //! The other commands: what they print, how they explain themselves, how they fail.
 
-use std::{net::TcpListener, process::Stdio};
+use std::{net::TcpListener, os::unix::process::CommandExt as _, process::Stdio};
 
 use rapport::domain::Kind;
 use serde_json::Value;
@@ -76,10 +76,15 @@ async fn tables_stay_aligned_whatever_the_ids() {
         assert!(line.contains(&lower), "{table}");
     }
     let shown = ask(&tenant, &["show", "ada", "bob", "--as-of", AS_OF]).expect(0).out;
-    for text in ["bob: ", "mutual 0.", "they would help: 0.", "you would help: 0.", "PRIOR", "HELP", "adds  above all"]
-    {
+    for text in ["bob: ", "mutual 0.", "they would help: 0.", "you would help: 0.", "PRIOR", "HELP", "adds  meaning"] {
         assert!(shown.contains(text), "{text}: {shown}");
     }
+    let around: Vec<&str> = shown.lines().filter(|line| line.starts_with("AROUND")).collect();
+    assert!(around.iter().any(|line| line.contains("they are around")), "{shown}");
+    assert!(around.iter().any(|line| line.contains("you are around")), "{shown}");
+    assert!(
+        shown.lines().any(|line| line.starts_with("PRIOR         NOBODY") || line.starts_with("PRIOR       NOBODY"))
+    );
     assert!(
         ask(&tenant, &["rank", "ada", "--as-of", AS_OF, "--limit", "1"]).out.ends_with("--limit shows up to 1000.\n")
     );
@@ -102,18 +107,67 @@ async fn every_flag_of_rank_is_heeded() {
     assert_eq!(each, 3);
     let all: Vec<&str> = statuses.iter().flat_map(|status| ["--status", status]).collect();
     assert_eq!(peers(&tenant, &all).len(), 3);
-    let elsewhere = ["rank", "ada", "--tenant", &unique(), "--server", &format!("http://{}", address())];
-    assert_eq!(run(&elsewhere).expect(0).out.lines().count(), 2);
+    let server = format!("http://{}", address());
+    let elsewhere = ["rank", "ada", "--tenant", &unique(), "--server", &server];
+    assert!(run(&elsewhere).expect(0).out.starts_with("Nobody with the id ada is known"));
+    assert!(run(&["rank", &unique(), "--server", &server]).expect(0).out.contains(" is known in tenant default: "));
+    let filtered = ["rank", "ada", "--as-of", "2026-02-10", "--channel", "nowhere", "--minimum-score", "1"];
+    let expected = "matches --channel, --minimum-score up to 2026-02-10T00:00:00Z.\n";
+    assert_eq!(ask(&tenant, &filtered).expect(0).out, format!("No connection of ada in tenant {tenant} {expected}"));
+}
+
+#[tokio::test]
+async fn old_data_are_told_with_the_time_to_ask_about() {
+    let tenant = unique();
+    let mut client = client_of(address(), &tenant);
+    for days in 0..20 {
+        // Up to 2018-03-31, in the evening.
+        let time = prost_types::Timestamp { seconds: 1_522_522_800 - days * 86_400, nanos: 0 };
+        record(&mut client, act(Kind::Help, "bob", "ada", time)).await;
+        record(&mut client, act(Kind::Help, "ada", "bob", time)).await;
+    }
+    let note = "All of these fade, as the latest interaction was on 2018-03-31; --as-of 2018-04-01 asks as of then.\n";
+    let told = ask(&tenant, &["rank", "ada"]).expect(0).out;
+    assert!(told.contains("FADING") && told.ends_with(note), "{told}");
+    let then = ask(&tenant, &["rank", "ada", "--as-of", "2018-04-01"]).expect(0).out;
+    assert!(then.contains("REAL") && !then.contains("All of these"), "{then}");
+    assert!(!ask(&tenant, &["rank", "ada", "--status", "fading"]).expect(0).out.contains("All of these"));
+    assert!(json(ask(&tenant, &["rank", "ada", "--json"]))["connections"][0]["peer"] == "bob");
+}
+
+#[test]
+fn hints_name_the_program_as_it_was_typed() {
+    let mut command = program(&["rank", "ada", "--server", "http://127.0.0.1:1"]);
+    let told = Ran::from(command.arg0("target/debug/rapport").output().unwrap()).expect(1).err;
+    assert!(told.ends_with("; `target/debug/rapport serve` starts one\n"), "{told}");
+}
+
+#[test]
+fn a_switch_is_taken_in_every_form() {
+    for (form, is_wrong) in
+        [(&["--insecure=false"][..], true), (&["--insecure", "false"], true), (&["--insecure"], false)]
+    {
+        let settings = [&["doctor", "--listen", "0.0.0.0:1", "--data-dir", "/dev/null/none"], form].concat();
+        let told = run(&settings).expect(3).out;
+        assert_eq!(told.contains("must be a loopback address"), is_wrong, "{form:?}: {told}");
+    }
+    let perhaps = run(&["serve", "--insecure", "perhaps"]).expect(2).err;
+    assert!(perhaps.contains("unexpected argument 'perhaps'"), "{perhaps}");
 }
 
 #[tokio::test]
 async fn strangers_are_no_failure() {
     let tenant = unique();
-    let table = ask(&tenant, &["rank", "nobody"]).expect(0).out;
-    assert_eq!(table.lines().count(), 2, "only the heading: {table}");
+    let told = ask(&tenant, &["rank", "nobody"]).expect(0).out;
+    assert_eq!(told, format!("Nobody with the id nobody is known in tenant {tenant}: check the id and --tenant.\n"));
+    let told = ask(&tenant, &["rank", "nobody", "--as-of", "2018-09-02", "--status", "real"]).expect(0).out;
+    let expected = "up to 2018-09-02T00:00:00Z: check the id, --as-of and --tenant.";
+    assert_eq!(told, format!("Nobody with the id nobody is known in tenant {tenant} {expected}\n"));
     assert_eq!(json(ask(&tenant, &["rank", "nobody", "--json"]))["connections"], Value::Array(Vec::new()));
     let shown = ask(&tenant, &["show", "nobody", "noone"]).expect(0).out;
     assert!(shown.starts_with("noone: UNKNOWN\n") && shown.contains("PRIOR"), "{shown}");
+    let expected = format!("\nno interaction of nobody and noone is known in tenant {tenant}; the figures are those");
+    assert!(shown.contains(&expected), "{shown}");
     assert_eq!(json(ask(&tenant, &["show", "a", "b", "--json"]))["connection"]["lastInteractionTime"], Value::Null);
 }
 
@@ -224,6 +278,11 @@ fn wrong_settings_are_all_reported_at_once() {
     let url = ("DATABASE_URL", "postgresql://127.0.0.1:1/none");
     let sentence = serve(&["--listen", &taken], &[url]);
     assert!(sentence.starts_with(&format!("rapport: cannot listen on {taken}: Address already in use")), "{sentence}");
+    assert!(sentence.ends_with("; --listen names another address\n"), "{sentence}");
+    for flag in ["--health-listen", "--metrics-listen"] {
+        let sentence = serve(&["--listen", "127.0.0.1:0", flag, &taken], &[url]);
+        assert!(sentence.ends_with(&format!("; {flag} names another address\n")), "{sentence}");
+    }
 }
 
 #[tokio::test]
@@ -264,6 +323,9 @@ async fn the_ledger_is_the_truth_that_rebuild_goes_by() {
     let mut unreachable = program(&["migrate"]);
     unreachable.env("DATABASE_URL", "postgresql://a:secret@127.0.0.1:1/none");
     let ran = Ran::from(unreachable.output().unwrap()).expect(1);
-    assert!(ran.err.contains("the database is unavailable") && ran.err.contains("Connection refused"), "{ran:?}");
+    let place = "rapport: cannot reach the database none at 127.0.0.1:1 as role a: Connection refused";
+    assert!(ran.err.starts_with(place) && ran.err.contains("; see that PostgreSQL runs there"), "{ran:?}");
     assert!(!ran.err.contains("secret"));
+    let ran = on_database(&["migrate", "--grant-to", "no_such_role"]).expect(1);
+    assert_eq!(ran.err, "rapport: the database has no role no_such_role; CREATE ROLE makes one\n");
 }

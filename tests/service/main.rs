@@ -62,6 +62,7 @@ mod replica;
 mod roles;
 mod silence;
 mod standby;
+mod starts;
 mod storage;
 mod streaming;
 mod surface;

@@ -1,7 +1,7 @@
 //! What is made of a database's condition: each check says what was found, and what is to be done when that is not as it
 //! should be.
 
-use crate::store::{Condition, Schema, StoreError};
+use crate::store::{Condition, Place, Schema, StoreError, Unreached};
 
 /// The major versions of PostgreSQL that Rapport is tested on.
 const VERSIONS: std::ops::RangeInclusive<u32> = 15..=18;
@@ -12,6 +12,9 @@ const DATABASE_TO_BUFFERS: u64 = 8;
 const PAGE_BYTES: u64 = 8192;
 /// By how much the clocks may differ, in microseconds. Servers compare interaction times with their own clocks.
 const CLOCK_TOLERANCE: i64 = 1_000_000;
+
+/// What is to be done about what keeps a server from starting.
+pub(super) const START: &str = "put it right: `rapport serve` would not start";
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,18 +45,23 @@ pub(super) fn check(name: &'static str, found: impl Into<String>, is_fine: bool,
 }
 
 /// The database answers.
-pub(super) fn reached() -> Check {
-    check("database", "reachable", true, "")
+pub(super) fn reached(place: &Place) -> Check {
+    check("database", format!("reached the {place}"), true, "")
 }
 
 /// The database does not answer, for that reason.
-pub(super) fn unreached(why: &str) -> Check {
-    check(
-        "database",
-        why,
-        false,
-        "see that PostgreSQL runs, that DATABASE_URL names it, and that its pg_hba.conf lets this role in",
-    )
+pub(super) fn unreached(why: &Unreached) -> Check {
+    check("database", why.found(), false, why.advice())
+}
+
+/// There is no database to look at, for that reason.
+pub(super) fn unopened(why: impl Into<String>) -> Check {
+    check("database", why, false, START)
+}
+
+/// The database answers, and does not tell what it is like.
+pub(super) fn unlooked(error: &StoreError) -> Check {
+    check("database", error.with_causes(), false, "look at the log of PostgreSQL")
 }
 
 /// The schema serves this program.

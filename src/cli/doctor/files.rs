@@ -7,10 +7,7 @@ use crate::{
     rpc::{Tls, TlsFiles},
 };
 
-use super::checks::{Check, check};
-
-/// What is to be done about what keeps a server from starting.
-const START: &str = "put it right: `rapport serve` would not start";
+use super::checks::{Check, START, check};
 
 /// The settings are such that a server would start.
 pub(super) fn settings(config: &Result<Config, ConfigError>) -> Vec<Check> {

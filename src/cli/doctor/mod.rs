@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    Failure, Finished, database, print,
+    Failure, Finished, called, database, print,
     settings::{OfServer, SettingArguments},
 };
 
@@ -65,14 +65,21 @@ pub(super) async fn run(arguments: Arguments, config: Result<Config, ConfigError
 async fn database_checks(opened: Result<database::Opened, Failure>, clock: &Clock) -> Vec<Check> {
     let opened = match opened {
         Ok(opened) => opened,
-        Err(failure) => return vec![checks::unreached(&failure.to_string())],
+        Err(failure) => return vec![checks::unopened(failure.to_string())],
     };
+    if let Err(unreached) = opened.store.reach(database::REACH_LIMIT).await {
+        opened.close().await;
+        return vec![checks::unreached(&unreached)];
+    }
     let mut checks: Vec<Check> = match opened.store.condition(|| clock.now()).await {
         Ok(condition) => {
             let schema = opened.store.check_schema().await;
-            [checks::reached(), checks::schema(&schema)].into_iter().chain(checks::of(&condition)).collect()
+            [checks::reached(&opened.store.place()), checks::schema(&schema)]
+                .into_iter()
+                .chain(checks::of(&condition))
+                .collect()
         }
-        Err(error) => vec![checks::unreached(&error.with_causes())],
+        Err(error) => vec![checks::unlooked(&error)],
     };
     if let Some(replica) = &opened.replica {
         checks.extend(replica::checks(replica, &opened.store).await);
@@ -92,7 +99,7 @@ fn report(checks: &[Check], as_json: bool) {
             Outcome::Fine => ("fine", ""),
             Outcome::Finding(advice) => ("LOOK", advice.as_str()),
         };
-        vec![word.to_owned(), check.name.to_owned(), check.found.clone(), advice.to_owned()]
+        vec![word.to_owned(), check.name.to_owned(), called::hinted(&check.found), called::hinted(advice)]
     };
     print::table(&["", "what", "found", "to do"], 0..0, checks.iter().map(row).collect());
     print::line(match findings {

@@ -4,6 +4,7 @@
 use crate::store::{ReplicaCondition, Store, StoreError};
 
 use super::checks::{Check, check};
+use crate::cli::database;
 
 /// How far a replica may be behind, in bytes of the log: a segment of it, as PostgreSQL cuts it.
 const TOLERANCE: i64 = 16 << 20;
@@ -11,7 +12,12 @@ const TOLERANCE: i64 = 16 << 20;
 /// Looks at the replica of `primary`.
 pub(super) async fn checks(replica: &Store, primary: &Store) -> Vec<Check> {
     let copy = async { replica.check_copy(&primary.page_token_key().await?).await };
-    let mut checks = vec![is_copy(&copy.await)];
+    let copy = copy.await;
+    let found = match &copy {
+        Ok(()) => "a copy, with the schema that this program needs".to_owned(),
+        Err(error) => replica.why(error, database::REACH_LIMIT).await,
+    };
+    let mut checks = vec![is_copy(&copy, found)];
     match replica.replica_condition(primary).await {
         Ok(condition) => checks.extend(of(&condition)),
         // That it does not answer is said once.
@@ -21,23 +27,18 @@ pub(super) async fn checks(replica: &Store, primary: &Store) -> Vec<Check> {
     checks
 }
 
-fn is_copy(checked: &Result<(), StoreError>) -> Check {
-    let name = "replica";
-    match checked {
-        Ok(()) => check(name, "a copy, with the schema that this program needs", true, ""),
-        Err(error @ StoreError::NoCopy) => {
-            check(name, error.to_string(), false, "let RAPPORT_READ_DATABASE_URL name a standby of the primary")
+fn is_copy(checked: &Result<(), StoreError>, found: String) -> Check {
+    let advice = match checked {
+        Ok(()) => "",
+        Err(StoreError::NoCopy) => "let RAPPORT_READ_DATABASE_URL name a standby of the primary",
+        Err(StoreError::Schema { .. } | StoreError::Underived) => {
+            "wait until it has followed `rapport migrate`, which works on the primary"
         }
-        Err(error @ (StoreError::Schema { .. } | StoreError::Underived)) => {
-            let advice = "wait until it has followed `rapport migrate`, which works on the primary";
-            check(name, error.to_string(), false, advice)
+        Err(_) => {
+            "see that it runs, takes connections (hot_standby), and lets this role in; until then the primary answers"
         }
-        Err(error) => {
-            let advice = "see that it runs, takes connections (hot_standby), and lets this role in; until then the primary \
-                          answers";
-            check(name, error.with_causes(), false, advice)
-        }
-    }
+    };
+    check("replica", found, checked.is_ok(), advice)
 }
 
 fn of(condition: &ReplicaCondition) -> Vec<Check> {
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn another_database_is_no_replica() {
-        assert!(is_copy(&Err(StoreError::NoCopy)).is_finding() && !is_copy(&Ok(())).is_finding());
-        assert!(is_copy(&Err(StoreError::Schema { found: 4, needed: 5 })).is_finding());
+        let is_finding = |checked| is_copy(&checked, String::new()).is_finding();
+        assert!(is_finding(Err(StoreError::NoCopy)) && !is_finding(Ok(())));
+        assert!(is_finding(Err(StoreError::Schema { found: 4, needed: 5 })));
     }
 }
