@@ -13,9 +13,9 @@ pub enum SetupError {
     /// It would not know where to call.
     #[error("a server's address is written as http://127.0.0.1:50051, not as {0}")]
     Address(String),
-    /// What is to be believed or shown over TLS is no such thing in PEM.
-    #[error("the authorities, certificate or key for TLS are not as they should be")]
-    Tls,
+    /// What is to be believed or shown over TLS is no such thing in PEM, or a certificate and its key do not fit together.
+    #[error("TLS cannot be spoken with these authorities, certificate and key: {0}")]
+    Tls(String),
     /// A tenant that metadata cannot name.
     #[error("a tenant must be in visible ASCII to be named")]
     Tenant,

@@ -46,6 +46,7 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
+    causes,
     domain::TenantId,
     rpc::{
         Gathering, TENANT_KEY,
@@ -166,7 +167,7 @@ impl Client {
         let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| unfit())?;
         let endpoint = match endpoint.uri().scheme_str() {
             Some("http") => endpoint,
-            Some("https") => endpoint.tls_config(trust.config()).map_err(|_| SetupError::Tls)?,
+            Some("https") => endpoint.tls_config(trust.config()).map_err(|error| unfit_for_tls(&error))?,
             _ => return Err(unfit()),
         };
         let endpoint = endpoint
@@ -365,6 +366,11 @@ impl Client {
             }
         }
     }
+}
+
+/// What the library for TLS says is wrong.
+fn unfit_for_tls(error: &tonic::transport::Error) -> SetupError {
+    SetupError::Tls(causes(error).last().map_or_else(|| error.to_string(), ToString::to_string))
 }
 
 /// Whether the transport gave a call up at its deadline, of which it says nothing.

@@ -370,6 +370,9 @@ async fn commands_reach_a_guarded_server_with_a_key_that_was_made_for_them() {
     rank("127.0.0.1", &[&key, &authority, &["--server-name", "localhost"]]).expect(0);
     let unknown = rank("localhost", &[&authority]).expect(1);
     assert!(unknown.err.starts_with("rapport: the server refused: the call carries no valid credentials; --key-file"));
+    std::fs::write(place.as_ref().unwrap().join("old"), Key::new().unwrap().as_str()).unwrap();
+    let old = rank("localhost", &[&["--key-file", "old"], &authority]).expect(1).err;
+    assert!(old.ends_with("; the key or token in --key-file is not, or no longer, in force there\n"), "{old}");
     for (strange, flag) in [
         (rank("localhost", &[&key]), "--server-authorities names a file with whoever issued it"),
         (rank("127.0.0.1", &[&key, &authority]), "--server-name says what it must be for"),

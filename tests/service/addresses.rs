@@ -127,6 +127,12 @@ fn files_to_show_are_looked_at_before_any_call() {
         "rapport: --client-key: administrator.crt holds no private key in PEM\n"
     );
     assert!(with("none", key).starts_with("rapport: --client-certificate: none: No such file"));
+    write_identity(place.path(), "somebody", &authority);
+    let other = with(certificate, "somebody.key");
+    assert!(
+        other.starts_with("rapport: TLS cannot be spoken with these authorities, certificate and key: keys"),
+        "{other}"
+    );
     let alone = told(&["--client-key", key]);
     assert!(alone.contains("--client-key (RAPPORT_CLIENT_KEY) must be given both or not at all"), "{alone}");
     let plain = told(&AS_ADMINISTRATOR);
