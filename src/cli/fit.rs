@@ -69,7 +69,8 @@ impl FittingArguments {
 
     /// Writes a policy to where it goes, with a word on how it was fitted, and says so.
     pub(super) fn write(&self, fitted: &Policy, how: Option<serde_json::Value>) -> Result<(), Failure> {
-        write(&self.output, &fitted.document_with(how))?;
+        let written = write(&self.output, &fitted.document_with(how));
+        written.map_err(|error| format!("{error}; --output names another file"))?;
         print::line(format_args!("The policy is in {}.", self.output.display()));
         Ok(())
     }

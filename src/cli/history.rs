@@ -75,7 +75,7 @@ impl HistoryArguments {
         progress.finish();
         opened.close().await;
         read?;
-        Ok((format!("tenant {tenant}"), history.in_order()))
+        filled(format!("tenant {tenant}"), history.in_order())
     }
 }
 
@@ -88,6 +88,14 @@ pub(super) async fn read_file(file: PathBuf, reading: ReadingArguments) -> Resul
     let (history, passed_over) = read??;
     if passed_over > 0 {
         print::progress(format_args!("{passed_over} lines of {name} passed over"));
+    }
+    filled(name, history)
+}
+
+/// What a history is called, and the history, unless there is nothing in it.
+fn filled(name: String, history: History) -> Result<(String, History), Failure> {
+    if history.is_empty() {
+        return Err(format!("{name} holds no interactions").into());
     }
     Ok((name, history))
 }
@@ -121,11 +129,11 @@ impl PlanArguments {
 
 /// That a history cannot be cut so often, so far before its end.
 fn too_short(history: &History, cuts: usize, horizon_days: f64) -> String {
-    let Some((first, last)) = history.span() else { return "the history holds no interactions".to_owned() };
     let (_, acts, _) = history.len();
-    let days = last.day().days_since(first.day());
+    let acts = if acts == 1 { "1 act".to_owned() } else { format!("{acts} acts") };
+    let days = history.span().map_or(0.0, |(first, last)| last.day().days_since(first.day()));
     format!(
-        "the history, {acts} acts over {days} days, is too short to be cut {cuts} times with {horizon_days} days behind each \
+        "the history, {acts} over {days} days, is too short to be cut {cuts} times with {horizon_days} days behind each \
          cut; --cuts and --horizon ask for less"
     )
 }

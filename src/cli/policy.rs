@@ -37,8 +37,10 @@ enum Action {
     /// List the versions, newest first; an asterisk marks the one in use
     List(ListArguments),
     /// Print a policy's document, as it can be changed and published
+    #[command(mut_arg("version", |version| version.help("The version [default: the one in use]")))]
     Show(VersionArguments),
     /// Put a version to use that was published before
+    #[command(mut_arg("version", |version| version.help("The version [default: the one that was in use before]")))]
     Rollback(VersionArguments),
 }
 
@@ -93,7 +95,7 @@ struct ListArguments {
 
 #[derive(Args, Debug)]
 struct VersionArguments {
-    /// The version [default: for show the one in use, for rollback the one in use before it]
+    /// The version
     version: Option<String>,
     /// Print JSON
     #[arg(long)]

@@ -271,14 +271,14 @@ mod tests {
         let mut faults = told(flags, &variables, file).unwrap_err();
         faults.sort_unstable();
         let expected = [
-            "--health-listen must be an address such as 127.0.0.1:50051",
+            "--health-listen must be an IP address with a port, such as 127.0.0.1:50051",
             "--max-connections is given more than once",
             "DATABASE_URL must be an address such as postgresql://user@host/database",
             "RAPPORT_DRAIN_LIMIT_SECONDS must be a whole number from 0 to 3600",
             "file:10: limits is no setting",
             "file:1: max_calls must be a whole number from 1 to 1000000",
             "file:3: tenant_rate must be a whole number from 0 to 1000000",
-            "file:4: listen must be an address such as 127.0.0.1:50051",
+            "file:4: listen must be an IP address with a port, such as 127.0.0.1:50051",
             "file:5: max_cals is no setting",
             "file:7: duplicate key",
             "file:8: string values must be quoted, expected literal string",

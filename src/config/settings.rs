@@ -102,7 +102,7 @@ impl Form {
     /// What the text must be.
     pub fn expected(self) -> String {
         match self {
-            Self::Address(example) => format!("an address such as {example}"),
+            Self::Address(example) => format!("an IP address with a port, such as {example}"),
             Self::File => "the path of a file".to_owned(),
             Self::Folder => "the path of a folder".to_owned(),
             Self::Switch => "true or false".to_owned(),
@@ -207,7 +207,8 @@ settings! {
     TLS_CLIENT_AUTHORITIES = setting("tls-client-authorities", Listening, Form::File, Words("none is asked for"),
         "whose client certificates are believed, in PEM");
 
-    ACCESS_FILE = setting("access-file", Access, Form::File, Words("everybody may do everything"), "who may do what");
+    ACCESS_FILE = setting("access-file", Access, Form::File, Words("everybody may do everything"),
+        "a JSON file that says who may do what");
     INSECURE = setting("insecure", Access, Form::Switch, Value("false"),
         "allow to listen beyond loopback although callers are not authenticated");
 

@@ -143,8 +143,11 @@ fn tell(found: &[DocumentFault], faults: &mut Faults) {
             faults.add(DOCUMENT, format!("has {} more faults", found.len() - index));
             return;
         }
-        let place = if field.is_empty() { DOCUMENT.to_owned() } else { format!("{DOCUMENT}.{field}") };
-        faults.add(place, what);
+        if field.is_empty() {
+            faults.add(DOCUMENT, format!("must be a policy in JSON: {what}"));
+        } else {
+            faults.add(format!("{DOCUMENT}.{field}"), what);
+        }
     }
 }
 

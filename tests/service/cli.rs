@@ -264,7 +264,7 @@ fn wrong_settings_are_all_reported_at_once() {
     ];
     assert_eq!(named, expected, "{faults}");
     assert!(!faults.contains("secret"));
-    assert!(serve(&["--listen", "x"], &[]).starts_with("rapport: --listen must be an address"));
+    assert!(serve(&["--listen", "x"], &[]).starts_with("rapport: --listen must be an IP address with a port"));
     assert!(serve(&["--listen", "0.0.0.0:0"], &[]).contains("--insecure or RAPPORT_INSECURE=true allows anybody to"));
     assert!(serve(&[], &[("RAPPORT_LOG", ",,=")]).starts_with("rapport: RAPPORT_LOG must be a log filter such as"));
     assert!(

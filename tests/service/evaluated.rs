@@ -255,6 +255,9 @@ fn too_little_data_is_refused_with_what_is_missing() {
     let short = run(&["fit", &history, "--horizon", "150d", "--output", &output]).expect(1).err;
     let sentence = " is too short to be cut 5 times with 150 days behind each cut; --cuts and --horizon ask for less\n";
     assert!(short.ends_with(sentence), "{short}");
+    let empty = path(folder.path(), "empty.csv");
+    fs::write(&empty, "").unwrap();
+    assert!(run(&["fit", &empty]).expect(1).err.ends_with("empty.csv holds no interactions\n"));
     assert!(run(&["fit"]).expect(1).err.contains("a history is needed"));
     for wrong in [["--version", "fitted 1"], ["--shrink", "-1"], ["--shrink", "NaN"], ["--horizon", "0"]] {
         assert!(run(&[&["fit", &history][..], &wrong].concat()).expect(2).err.contains(wrong[1]));

@@ -275,7 +275,7 @@ async fn what_cannot_be_imported_at_all_is_said_clearly() {
     };
     let missing = "no column holds recipients; --columns recipients=COLUMN names one of actor, to, time, kind";
     fails("a.csv", b"actor,to,time,kind\na,b,1,HELP\n", &[], missing);
-    fails("a.csv", b"actor,recipients,time\na,b,1\n", &[], "no column holds kind");
+    fails("a.csv", b"actor,recipients,time\na,b,1\n", &[], "time, or --kind says what every line is\n");
     let several = "no column holds actor, recipients; --columns actor=COLUMN,recipients=COLUMN names one of time, kind";
     fails("a.csv", b"time,kind\n1,HELP\n", &[], several);
     fails("a.csv", b"recipient,actor,recipients,time,kind\n", &[], "more than one column holds recipients");
@@ -283,6 +283,8 @@ async fn what_cannot_be_imported_at_all_is_said_clearly() {
     fails("a.csv", b"\xff\xfea\0c\0t\0o\0r\0", &[], "the heading is of no use: the line is not UTF-8");
     fails("a.csv.gz", &gzip(&CSV.repeat(100))[..50], &[], "the input cannot be read");
     fails("a.csv", CSV.as_bytes(), &["--resume", "a.csv"], "a.csv does not say how far an import came");
+    let nowhere = "cannot write none/bad.jsonl: No such file or directory (os error 2); --rejects names another file";
+    fails("a.csv", b"actor,recipient,time,kind\na,b,soon,HELP\n", &["--rejects", "none/bad.jsonl"], nowhere);
     let ran = Ran::from(place.command(&["nowhere.csv"]).output().unwrap()).expect(1);
     assert!(ran.err.contains("cannot read nowhere.csv: No such file"), "{ran:?}");
     let ran = Ran::from(place.command(&["."]).output().unwrap()).expect(1);

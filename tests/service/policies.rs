@@ -176,6 +176,7 @@ async fn every_fault_of_a_document_is_named_at_once() {
         (document(&"v".repeat(65)), "policy.document.version", "must be at most 64 bytes long"),
         (document("fitted 1"), "policy.document.version", "must consist of letters a to z, digits, '.', '_' and '-'"),
         (document(""), "policy.document.version", "must not be empty"),
+        ("{".to_owned(), "policy.document", "must be a policy in JSON: EOF while parsing an object at line 1 column 1"),
     ];
     for (document, field, description) in cases {
         let found = violations(&client.publish_policy(publishing(document)).await.unwrap_err());

@@ -225,8 +225,9 @@ impl Input {
         {
             if !fields.is_empty() {
                 let flags: Vec<String> = fields.iter().map(|field| format!("{field}=COLUMN")).collect();
+                let kind = if fields.contains(&"kind") { ", or --kind says what every line is" } else { "" };
                 let (fields, flags, titles) = (fields.join(", "), flags.join(","), titles.join(", "));
-                return Err(format!("{wrong} {fields}; --columns {flags} names one of {titles}").into());
+                return Err(format!("{wrong} {fields}; --columns {flags} names one of {titles}{kind}").into());
             }
         }
         Ok(columns)

@@ -45,7 +45,9 @@ impl Rejects {
             Some(file) => Ok(file),
             none => go_on(&self.path, self.earlier_bytes).map(|file| none.insert(BufWriter::new(file))),
         };
-        Ok(file.and_then(write).map_err(|error| format!("cannot write {}: {error}", self.path.display()))?)
+        Ok(file
+            .and_then(write)
+            .map_err(|error| format!("cannot write {}: {error}; --rejects names another file", self.path.display()))?)
     }
 }
 

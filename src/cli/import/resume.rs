@@ -31,13 +31,19 @@ impl Resume {
         let beginning = Place { input: input.to_owned(), ..Place::default() };
         let Some(path) = path else { return Ok(Self { path: None, place: beginning }) };
         let place = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map_err(|_| format!("{} does not say how far an import came", path.display()))?,
+            Ok(text) => serde_json::from_slice(&text).map_err(|_| {
+                format!("{} does not say how far an import came; --resume names another file", path.display())
+            })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => beginning,
             Err(error) => return Err(format!("cannot read {}: {error}", path.display()).into()),
         };
         if place.input != input {
-            return Err(format!("{} is about importing {}, not {input}", path.display(), place.input).into());
+            return Err(format!(
+                "{} is about importing {}, not {input}; --resume names another file",
+                path.display(),
+                place.input
+            )
+            .into());
         }
         Ok(Self { path: Some(path), place })
     }
@@ -49,7 +55,7 @@ impl Resume {
         let mut aside = path.clone().into_os_string();
         aside.push(".partial");
         let written = fs::write(&aside, serde_json::to_vec(&self.place)?).and_then(|()| fs::rename(&aside, path));
-        Ok(written.map_err(|error| format!("cannot write {}: {error}", path.display()))?)
+        Ok(written.map_err(|error| format!("cannot write {}: {error}; --resume names another file", path.display()))?)
     }
 
     /// Forgets the place, as there is nothing to go on with.
