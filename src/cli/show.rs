@@ -89,15 +89,12 @@ fn print_reasons(title: &str, connection: &pb::Connection, direction: pb::Willin
     print::table(&["because of", "by", "adds", "meaning", "above all"], 2..3, reasons.map(row).collect());
 }
 
-/// The numbers by which a source says that nobody did anything.
-const NOBODY: [i32; 2] = [0, 4];
-
-/// Whose acts a reason rests on, as the API names it.
+/// Whose acts a reason rests on, as the API names it. A server may leave the source of the prior unset.
 fn source(reason: &pb::Reason) -> String {
-    if NOBODY.contains(&reason.source) {
-        return "NOBODY".to_owned();
+    match reason.source() {
+        pb::EvidenceSource::Unspecified => "NOBODY".to_owned(),
+        source => print::short(source.as_str_name(), "EVIDENCE_SOURCE_"),
     }
-    print::short(reason.source().as_str_name(), "EVIDENCE_SOURCE_")
 }
 
 /// What a reason stands for, in a few words: `you` is the person who is asked about, `they` the peer.
@@ -146,24 +143,5 @@ mod tests {
         let named = |source: i32| super::source(&pb::Reason { source, ..Default::default() });
         assert_eq!([0, 4].map(named), ["NOBODY", "NOBODY"]);
         assert_eq!([1, 2, 3].map(named), ["PEER", "OWNER", "BOTH"]);
-    }
-}
-
-/// Whose acts a reason rests on: nobody's for the prior, whose source a server may also leave unset.
-fn source(reason: &pb::Reason) -> String {
-    match reason.source() {
-        pb::EvidenceSource::Unspecified | pb::EvidenceSource::Nobody => String::new(),
-        source => print::short(source.as_str_name(), "EVIDENCE_SOURCE_"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_prior_is_nobodys_whether_a_server_says_so_or_not() {
-        let shown = |source: i32| super::source(&pb::Reason { source, ..pb::Reason::default() });
-        assert_eq!([0, 1, 2, 3, 4].map(shown), ["", "PEER", "OWNER", "BOTH", ""]);
     }
 }

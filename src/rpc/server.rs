@@ -121,8 +121,7 @@ impl Rpc {
 
 /// Describes every service.
 fn reflection() -> Builder<'static> {
-    of_health(Builder::configure())
-        .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+    of_health(Builder::configure()).register_encoded_file_descriptor_set(pb::DESCRIPTORS)
 }
 
 /// Describes the health service.

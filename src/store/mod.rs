@@ -228,7 +228,8 @@ impl Store {
             let view = match read.await {
                 Err(StoreError::TooLarge(_)) if most < MAX_ROWS => {
                     // A refusal waits for nobody who reads a large view.
-                    let is_refused = peer.is_none() && tie::are_more_than(&mut snapshot, tenant, owner, MAX_ROWS).await?;
+                    let is_refused =
+                        peer.is_none() && tie::are_more_than(&mut snapshot, tenant, owner, MAX_ROWS).await?;
                     return if is_refused { Err(StoreError::TooLarge(MAX_ROWS)) } else { Ok(Found::Larger) };
                 }
                 Err(StoreError::Lagging) if most < MAX_ROWS => return Ok(Found::Lagging),

@@ -103,8 +103,7 @@ async fn plan(connection: &mut PgConnection, (query, types): &(String, Vec<Strin
 const TIE: [&str; 3] = ["Index Scan using tie_", "(actor = ", "(recipient = "];
 
 /// So is a commitment.
-const COMMITMENT: [&str; 4] =
-    ["Index Scan using commitment_", "(committed = ", "(counterpart = ", "(commitment_id = "];
+const COMMITMENT: [&str; 4] = ["Index Scan using commitment_", "(committed = ", "(counterpart = ", "(commitment_id = "];
 
 /// All commitments of a pair are found by both persons.
 const PAIR: [&str; 3] = ["Index Scan using commitment_", "(committed = ", "(counterpart = "];
