@@ -43,6 +43,15 @@ fn every_alert_names_its_heading_in_the_runbook_and_every_heading_is_an_alert() 
     assert_eq!(headings, names.into_iter().collect());
 }
 
+/// gRPC's DNS resolver waits 30 s between two look-ups unless a caller sets `grpc.dns_min_time_between_resolutions_ms`.
+#[test]
+fn an_old_server_goes_only_once_callers_can_know_the_new_one() {
+    assert!(number(&read("deploy/kubernetes/base/deployment.yaml"), "minReadySeconds:") > 30);
+    for overlay in ["dev", "production"] {
+        assert!(!read(&format!("deploy/kubernetes/overlays/{overlay}/kustomization.yaml")).contains("minReadySeconds"));
+    }
+}
+
 #[test]
 fn a_pod_is_given_longer_than_its_server_takes_to_end() {
     let deployment = read("deploy/kubernetes/base/deployment.yaml");
