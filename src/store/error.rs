@@ -48,8 +48,8 @@ pub enum StoreError {
     /// A replica has not come as far yet as somebody has to see.
     #[error("the replica does not have yet what has to be seen")]
     Behind,
-    /// What should be a replica is another database.
-    #[error("it is no replica of the database that is written to")]
+    /// The database that should be a replica is another one, or a standby that was promoted.
+    #[error("it is no standby of the database that is written to")]
     NoCopy,
     /// Another transaction did the same at the same time; trying again settles it.
     #[error("another transaction created the same row")]

@@ -23,7 +23,8 @@ pub(super) struct Moment {
 }
 
 impl Store {
-    /// What the connection's transaction sees of a tenant. In place of a primary, a standby sees nothing that counts.
+    /// What the connection's transaction sees of a tenant. Nothing counts that a standby sees in place of a primary, or a primary
+    /// in place of a standby.
     pub(super) async fn moment(&self, connection: &mut PgConnection, tenant: &TenantId) -> Result<Moment, StoreError> {
         let now = sqlx::query!(
             r#"SELECT coalesce((SELECT revision FROM tenant_revision WHERE tenant = $1), 0) AS "revision!",
@@ -58,8 +59,11 @@ impl Origin {
         database: u32,
         started: OffsetDateTime,
     ) -> Result<Self, StoreError> {
-        if is_standby && role == DatabaseRole::Primary {
-            return Err(StoreError::Standby);
+        match (role, is_standby) {
+            (DatabaseRole::Primary, true) => return Err(StoreError::Standby),
+            // A standby that was promoted has a history of its own from then on.
+            (DatabaseRole::Replica, false) => return Err(StoreError::NoCopy),
+            _ => {}
         }
         Ok(Self { database, started: from_sql("pg_catalog", started)?.micros() })
     }

@@ -58,11 +58,15 @@ impl Store {
         Ok((snapshot, moment))
     }
 
-    /// Fails unless it can be read from instead of the database that has this key for page tokens: it answers, holds a copy of
-    /// that database, and has the schema that this program needs.
+    /// Fails unless it can be read from instead of the database that has this key for page tokens: it answers, is a standby, holds
+    /// a copy of that database, and has the schema that this program needs.
     pub async fn check_copy(&self, page_token_key: &[u8]) -> Result<(), StoreError> {
         let mut lease = self.probe().await?;
         let checked = within(async {
+            let standby = sqlx::query_scalar!(r#"SELECT pg_is_in_recovery() AS "standby!""#);
+            if !standby.fetch_one(&mut *lease).await? {
+                return Err(StoreError::NoCopy);
+            }
             serving(&mut lease).await?;
             match server_key(&mut lease, PAGE_TOKEN_KEY).await? {
                 Some(key) if key == page_token_key => Ok(()),

@@ -221,15 +221,14 @@ async fn never_older(databases: &Replicated, address: SocketAddr) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_falls_silent_costs_one_wait() {
-    let url = database(true).await;
-    // The way to a replica, which happens to be the primary.
-    let way = Proxy::start(&url).await;
-    let (app, metrics) = server(&url, &way.url()).await;
+    let databases = Replicated::start().await;
+    let way = Proxy::start(&databases.standby_url).await;
+    let (app, metrics) = server(&databases.primary_url, &way.url()).await;
     let mut client = client_of(app.address(), "one");
     is_read_from(metrics).await;
     let token = help(&mut client, "bob", 0).await;
-    assert_eq!(peers(&mut client, question(&token)).await, ["bob"]);
-    assert_eq!(reads(metrics).await, [0, 1]);
+    reaches(&mut client, metrics, &token).await;
+    let [primary, replica] = reads(metrics).await;
     way.silence_at_commit();
     let begun = Instant::now();
     let past = pb::RankConnectionsRequest { as_of_time: Some(day(1)), ..question(&token) };
@@ -240,7 +239,7 @@ async fn a_replica_that_falls_silent_costs_one_wait() {
         assert_eq!(peers(&mut client, past.clone()).await, ["bob"]);
     }
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    assert_eq!(reads(metrics).await, [21, 1]);
+    assert_eq!(reads(metrics).await, [primary + 21, replica]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,4 +254,28 @@ async fn another_database_is_not_read_from() {
     }
     assert_eq!((reads(metrics).await[1], metric(metrics, "rapport_replica_ready").await), (0, 0));
     assert!(fallbacks(metrics, "not_ready").await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_was_promoted_beside_its_primary_is_not_read_from() {
+    let databases = Replicated::start().await;
+    let (app, metrics) = server(&databases.primary_url, &databases.standby_url).await;
+    let mut client = client_of(app.address(), "one");
+    is_read_from(metrics).await;
+    let token = help(&mut client, "bob", 0).await;
+    reaches(&mut client, metrics, &token).await;
+    databases.promote().await;
+    // A history of its own, which is ahead of the primary's.
+    let apart = start(config(databases.standby_url.clone()), Clock::system()).await;
+    let mut stranger = client_of(apart.address(), "one");
+    for day in 0..5 {
+        help(&mut stranger, "mallory", day).await;
+    }
+    let read = reads(metrics).await[1];
+    let token = help(&mut client, "cid", 1).await;
+    for _ in 0..20 {
+        assert_eq!(peers(&mut client, question(&token)).await, ["bob", "cid"]);
+    }
+    assert_eq!(reads(metrics).await[1], read);
+    eventually("it is known to be no standby", async || metric(metrics, "rapport_replica_ready").await == 0).await;
 }

@@ -69,6 +69,11 @@ impl Replicated {
         .await;
     }
 
+    /// Makes the standby a primary of its own.
+    pub async fn promote(&self) {
+        execute(&self.standby_url, "SELECT pg_promote()").await;
+    }
+
     /// Lets it follow again.
     pub async fn resume(&self) {
         execute(&self.standby_url, "SELECT pg_wal_replay_resume()").await;
