@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     config::{Database, Databases, process_environment, read_databases},
-    embedded::{EmbeddedError, EmbeddedPostgres, url_of_running},
+    embedded::{EmbeddedError, EmbeddedOptions, EmbeddedPostgres, url_of_running},
     scoring::DEFAULT,
     store::{Schema, Store, StoreError, Watch},
     telemetry::names::DatabaseRole,
@@ -39,10 +39,14 @@ pub(super) struct Opened {
 }
 
 impl DatabaseArguments {
-    /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running. Fails when it cannot
-    /// be reached.
+    /// Opens the database: that of `DATABASE_URL`, or the private one, which another process may be running. Fails when it is not
+    /// there or cannot be reached.
     pub(super) async fn open(self) -> Result<Opened, Failure> {
-        let opened = open(read_databases(self.settings.flags, &process_environment)?).await?;
+        self.open_or_make(false).await
+    }
+
+    async fn open_or_make(self, makes: bool) -> Result<Opened, Failure> {
+        let opened = open(read_databases(self.settings.flags, &process_environment)?, makes).await?;
         match opened.store.reach(REACH_LIMIT).await {
             Ok(()) => Ok(opened),
             Err(unreached) => {
@@ -53,13 +57,13 @@ impl DatabaseArguments {
     }
 }
 
-/// Opens a database, and its replica; neither is connected to yet.
-pub(super) async fn open(databases: Databases) -> Result<Opened, Failure> {
+/// Opens a database, and its replica; neither is connected to yet. A private one that is not there is made only if asked for.
+pub(super) async fn open(databases: Databases, makes: bool) -> Result<Opened, Failure> {
     let (url, postgres) = match databases.primary {
         Database::Url(url) => (url, None),
         Database::Embedded(options) => {
             let data_dir = options.data_dir.clone();
-            match EmbeddedPostgres::start(options).await {
+            match EmbeddedPostgres::start(EmbeddedOptions { creates: makes, ..options }).await {
                 Ok(postgres) => (postgres.database_url(), Some(postgres)),
                 Err(EmbeddedError::FolderInUse { .. }) => (url_of_running(&data_dir)?, None),
                 Err(error) => return Err(error.into()),
@@ -95,7 +99,7 @@ pub(super) struct MigrateArguments {
 
 /// `rapport migrate`.
 pub(super) async fn migrate(arguments: MigrateArguments) -> Result<Finished, Failure> {
-    let opened = arguments.database.open().await?;
+    let opened = arguments.database.open_or_make(true).await?;
     let migrated = async {
         let schema = opened.store.migrate().await?;
         match &arguments.grant_to {

@@ -22,6 +22,12 @@ pub enum EmbeddedError {
     NoDataFolder,
 
     #[error(
+        "the data folder {} holds no data of a Rapport server: name the folder of one with --data-dir, or set DATABASE_URL; \
+         `rapport serve` makes a new one", .folder.display()
+    )]
+    NoData { folder: PathBuf },
+
+    #[error(
         "the data folder {} is in use by another rapport: stop that one, \
          or choose another folder with --data-dir", .folder.display()
     )]

@@ -39,6 +39,11 @@ pub fn default_data_dir(
     home.filter(absolute).map(|home| home.join(".local/share/rapport")).ok_or(EmbeddedError::NoDataFolder)
 }
 
+/// True where a data folder has a cluster, and where that cannot be told.
+pub(super) fn holds_data(path: &Path) -> bool {
+    path.join(CLUSTER).try_exists().unwrap_or(true)
+}
+
 /// The data folder, by its canonical path.
 #[derive(Debug, Clone)]
 pub(super) struct DataFolder(PathBuf);

@@ -44,6 +44,8 @@ pub struct EmbeddedOptions {
     /// Whether a PostgreSQL of the machine may be used. If not, one is fetched unless
     /// `postgres_bin` names one.
     pub system_binaries: bool,
+    /// Whether a folder without data gets a new cluster. If not, such a folder is an error, and nothing is made.
+    pub creates: bool,
     /// Settings as in postgresql.conf, stronger than ours, except where the socket is.
     pub extra_settings: Vec<(String, String)>,
 }
@@ -52,7 +54,13 @@ impl EmbeddedOptions {
     /// The default options for this data folder.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), postgres_bin: None, system_binaries: true, extra_settings: Vec::new() }
+        Self {
+            data_dir: data_dir.into(),
+            postgres_bin: None,
+            system_binaries: true,
+            creates: true,
+            extra_settings: Vec::new(),
+        }
     }
 }
 
@@ -82,6 +90,9 @@ impl EmbeddedPostgres {
     /// # Errors
     /// A sentence the user can act upon; see [`EmbeddedError`].
     pub async fn start(options: EmbeddedOptions) -> Result<Self, EmbeddedError> {
+        if !options.creates && !folder::holds_data(&options.data_dir) {
+            return Err(EmbeddedError::NoData { folder: options.data_dir });
+        }
         let data = DataFolder::open(&options.data_dir)?;
         let lock = data.lock()?;
         let run_as = RunAs::choose(&data.cluster())?;

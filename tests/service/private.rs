@@ -72,3 +72,20 @@ async fn an_interrupt_during_the_start_leaves_nothing_behind() {
     assert!(!data.join("cluster").exists());
     assert!(fs::metadata(data.join("lock")).is_ok());
 }
+
+#[test]
+fn commands_that_read_make_no_data_where_there_is_none() {
+    let folder = folder();
+    let typo = folder.path().join("typo");
+    let at = typo.to_str().unwrap();
+    for (command, code) in [
+        (&["doctor"][..], 3),
+        (&["rebuild", "--check"], 1),
+        (&["backtest", "--tenant", "sample"], 1),
+        (&["bench", "unary", "--baseline", "sql"], 1),
+    ] {
+        let ran = run(&[command, &["--data-dir", at]].concat()).expect(code);
+        assert!(format!("{}{}", ran.out, ran.err).contains("holds no data of a Rapport server"), "{ran:?}");
+        assert!(!typo.exists(), "{command:?}");
+    }
+}

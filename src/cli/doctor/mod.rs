@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: Arguments, config: Result<Config, ConfigError
         Err(_) => read_databases(arguments.settings.flags, &process_environment).ok(),
     };
     if let Some(target) = target {
-        checks.extend(database_checks(database::open(target).await, &clock).await);
+        checks.extend(database_checks(database::open(target, false).await, &clock).await);
     }
     report(&checks, arguments.json);
     let is_well = !checks.iter().any(Check::is_finding);
