@@ -8,9 +8,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use quick_cache::sync::Cache;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::domain::Timestamp;
 
@@ -90,6 +92,14 @@ struct Claims {
     exp: i64,
     #[serde(default)]
     nbf: i64,
+}
+
+/// True when the header has the field `crit`, whatever it holds: it names extensions without which a token must be refused
+/// (RFC 7515, section 4.1.11), and Rapport understands none.
+fn names_extensions(token: &str) -> bool {
+    let header = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let fields: Option<Map<String, Value>> = header.and_then(|text| serde_json::from_slice(&text).ok());
+    fields.is_none_or(|fields| fields.contains_key("crit"))
 }
 
 /// Whether nobody between can put other keys in place of those at the address.
@@ -205,6 +215,9 @@ impl Tokens {
             return None;
         }
         let header = decode_header(token).ok().filter(|header| self.validation.algorithms.contains(&header.alg))?;
+        if names_extensions(token) {
+            return None;
+        }
         let Some(key) = known.keys.get(header.kid.as_deref().unwrap_or_default()) else {
             unknown_key();
             return None;
@@ -237,7 +250,6 @@ impl Tokens {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     use ring::{
         rand::SystemRandom,
         signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},

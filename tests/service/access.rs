@@ -1,104 +1,19 @@
 //! Who gets in: keys, tokens and client certificates, what they are granted, and that both follow their files.
 
-use std::{error::Error as _, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{error::Error as _, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use rapport::{
-    access::Key,
-    app::App,
-    domain::Kind,
-    rpc::{TENANT_KEY, pb},
-    service::Clock,
-};
+use rapport::{access::Key, domain::Kind, rpc::pb};
 use rcgen::SanType;
-use ring::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
-};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-};
-use tonic::{
-    Code, Request, Status,
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
-};
+use tonic::{Code, service::interceptor::InterceptedService};
 
 use crate::{
     authority::{Authority, tls_channel, tls_files, write_tls},
-    harness::{act, channel, config, database, day, document, error_metadata, eventually, reason, unix_now},
+    guarded::{Guarded, Shown, client, principal, rank, record},
+    harness::{act, channel, day, document, error_metadata, eventually, reason},
     program::{Ran, program},
     wire::assert_refused,
 };
-
-/// Shows a key or a token, and names a tenant.
-#[derive(Clone)]
-struct Shown {
-    bearer: Option<String>,
-    tenant: Option<&'static str>,
-}
-
-impl Interceptor for Shown {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(bearer) = &self.bearer {
-            request.metadata_mut().insert("authorization", format!("Bearer {bearer}").parse().unwrap());
-        }
-        if let Some(tenant) = self.tenant {
-            request.metadata_mut().insert(TENANT_KEY, tenant.parse().unwrap());
-        }
-        Ok(request)
-    }
-}
-
-type Client = pb::relationship_service_client::RelationshipServiceClient<InterceptedService<Channel, Shown>>;
-
-fn client(channel: Channel, bearer: impl Into<Option<String>>, tenant: Option<&'static str>) -> Client {
-    Client::new(InterceptedService::new(channel, Shown { bearer: bearer.into(), tenant }))
-}
-
-async fn rank(client: &mut Client) -> Result<pb::RankConnectionsResponse, Status> {
-    let request = pb::RankConnectionsRequest { person: "zed".to_owned(), ..Default::default() };
-    client.rank_connections(request).await.map(tonic::Response::into_inner)
-}
-
-async fn record(client: &mut Client) -> Result<(), Status> {
-    let interaction = Some(act(Kind::Help, "rosa", "zed", day(0)));
-    let request = pb::RecordInteractionRequest { interaction, validate_only: false };
-    client.record_interaction(request).await.map(drop)
-}
-
-/// A server that lets in whom a file says, and the file.
-struct Guarded {
-    app: App,
-    file: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Guarded {
-    async fn start(document: &Value, with: impl FnOnce(&std::path::Path, &mut rapport::config::Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("access.json");
-        std::fs::write(&file, document.to_string()).unwrap();
-        let mut config = config(database(true).await);
-        config.access_file = Some(file.clone());
-        config.health_listen = Some(([127, 0, 0, 1], 0).into());
-        with(folder.path(), &mut config);
-        let app = App::start(config, Clock::system()).await.unwrap();
-        crate::harness::ready(app.health_address().unwrap()).await;
-        Self { app, file, _folder: folder }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.app.address()
-    }
-}
-
-fn principal(name: &str, keys: &[&Key], tenants: &[&str], rights: &[&str]) -> Value {
-    let keys: Vec<_> = keys.iter().map(|key| key.entry()).collect();
-    json!({"name": name, "keys": keys, "grants": [{"tenants": tenants, "rights": rights}]})
-}
 
 #[tokio::test]
 async fn whoever_is_not_known_is_refused_and_whoever_may_not_is_denied() {
@@ -203,99 +118,6 @@ async fn the_access_file_is_followed_and_a_broken_one_is_not() {
     std::fs::write(&server.file, document(&[&new]).to_string()).unwrap();
     eventually("the old key is refused", async || rank(&mut with_old).await.is_err()).await;
     rank(&mut with_new).await.unwrap();
-}
-
-/// An issuer of tokens with one key, which goes by `id`.
-struct Issuer {
-    key: EcdsaKeyPair,
-    id: &'static str,
-}
-
-impl Issuer {
-    fn new(id: &'static str) -> Self {
-        let (random, algorithm) = (SystemRandom::new(), &ECDSA_P256_SHA256_FIXED_SIGNING);
-        let private = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        Self { key: EcdsaKeyPair::from_pkcs8(algorithm, private.as_ref(), &random).unwrap(), id }
-    }
-
-    fn keys(&self) -> Value {
-        let (x, y) = self.key.public_key().as_ref()[1..].split_at(32);
-        json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": self.id, "x": encoded(x), "y": encoded(y)}]})
-    }
-
-    fn token(&self, change: impl FnOnce(&mut Value, &mut Value)) -> String {
-        let mut header = json!({"alg": "ES256", "kid": self.id});
-        let mut claims = json!({
-            "iss": "https://issuer.example", "aud": "rapport", "sub": "crm-service", "exp": unix_now() + 300
-        });
-        change(&mut header, &mut claims);
-        let signed = format!("{}.{}", encoded(header.to_string()), encoded(claims.to_string()));
-        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        format!("{signed}.{}", encoded(signature))
-    }
-}
-
-fn encoded(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn token_rules(source: &str, place: &str) -> Value {
-    json!({
-        "principals": [{"name": "crm", "subjects": ["crm-service"],
-            "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}],
-        "tokens": {"issuer": "https://issuer.example", "audience": "rapport", "algorithms": ["ES256"], source: place},
-    })
-}
-
-#[tokio::test]
-async fn a_token_counts_when_everything_about_it_is_right() {
-    let (issuer, forger) = (Issuer::new("1"), Issuer::new("1"));
-    let keys = issuer.keys().to_string();
-    let server = Guarded::start(&token_rules("keys_file", "keys.json"), move |folder, _| {
-        std::fs::write(folder.join("keys.json"), keys).unwrap();
-    })
-    .await;
-    let try_token = async |token: String| rank(&mut client(channel(server.address()), token, None)).await;
-    let good = issuer.token(|_, _| {});
-    try_token(good.clone()).await.unwrap();
-    try_token(good.clone()).await.expect("a second time, too");
-    let (head, rest) = good.split_once('.').unwrap();
-    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", rest.split_once('.').unwrap().0);
-    for (why, bad) in [
-        ("forged", forger.token(|_, _| {})),
-        ("expired", issuer.token(|_, claims| claims["exp"] = (unix_now() - 60).into())),
-        ("early", issuer.token(|_, claims| claims["nbf"] = (unix_now() + 120).into())),
-        ("other issuer", issuer.token(|_, claims| claims["iss"] = "https://other.example".into())),
-        ("other audience", issuer.token(|_, claims| claims["aud"] = "other".into())),
-        ("nobody", issuer.token(|_, claims| claims["sub"] = "nobody".into())),
-        ("no end", issuer.token(|_, claims| drop(claims.as_object_mut().unwrap().remove("exp")))),
-        ("unknown key", issuer.token(|header, _| header["kid"] = "2".into())),
-        ("unsigned", unsigned),
-        ("cut", head.to_owned()),
-        ("long", "a.".repeat(5000)),
-    ] {
-        assert_eq!(try_token(bad).await.unwrap_err().code(), Code::Unauthenticated, "{why}");
-    }
-}
-
-#[tokio::test]
-async fn the_issuers_keys_are_fetched() {
-    let issuer = Issuer::new("1");
-    let keys = issuer.keys().to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 4096]).await;
-            let answer =
-                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{keys}", keys.len());
-            let _ = stream.write_all(answer.as_bytes()).await;
-        }
-    });
-    let server = Guarded::start(&token_rules("keys_url", &url), |_, _| {}).await;
-    let mut client = client(channel(server.address()), issuer.token(|_, _| {}), None);
-    eventually("the token is taken", async || rank(&mut client).await.is_ok()).await;
 }
 
 #[tokio::test]
