@@ -133,11 +133,13 @@ proptest! {
         if let Ok(value) = timeout.parse() {
             metadata.insert("grpc-timeout", value);
         }
-        let _ = request::time_left(&metadata);
+        let limit = request::head(&metadata);
+        prop_assert!(limit.as_ref().is_err() || limit.is_ok_and(|head| head.tenant.is_none()));
+        metadata.clear();
         if let Ok(value) = MetadataValue::try_from(&tenant[..]) {
             metadata.insert(super::TENANT_KEY, value);
-            let parsed = request::tenant(&metadata);
-            prop_assert!(parsed.is_err() || parsed.is_ok_and(|parsed| parsed.is_some_and(|parsed| parsed.as_str().as_bytes() == tenant)));
+            let named = request::head(&metadata).map(|head| head.tenant);
+            prop_assert!(named.is_err() || named.is_ok_and(|named| named.is_some_and(|named| named.as_str().as_bytes() == tenant)));
         }
     }
 

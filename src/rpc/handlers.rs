@@ -43,8 +43,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::RecordInteractionRequest>,
     ) -> Result<Response<pb::RecordInteractionResponse>, Status> {
-        let (tenant, _turn) = self.enter(&call, Right::Record)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit, _turn) = self.enter(&call, Right::Record)?;
         self.sealer()?;
         let request = call.into_inner();
         let mut faults = Faults::default();
@@ -63,7 +62,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<Streaming<pb::RecordInteractionsRequest>>,
     ) -> Result<Response<Self::RecordInteractionsStream>, Status> {
-        let (tenant, turn) = self.enter(&call, Right::Record)?;
+        let (tenant, _, turn) = self.enter(&call, Right::Record)?;
         self.sealer()?;
         let going_away = peer(&call).map(|peer| peer.going_away.clone()).unwrap_or_default();
         Ok(Response::new(stream::record(self.service.clone(), tenant, turn, call.into_inner(), going_away)))
@@ -73,8 +72,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::RankConnectionsRequest>,
     ) -> Result<Response<pb::RankConnectionsResponse>, Status> {
-        let (tenant, _turn) = self.enter(&call, Right::Rank)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit, _turn) = self.enter(&call, Right::Rank)?;
         let request = call.into_inner();
         let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
         let query = rank_query(&request, &tenant, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
@@ -94,8 +92,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
-        let (tenant, _turn) = self.enter(&call, Right::Rank)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit, _turn) = self.enter(&call, Right::Rank)?;
         self.sealer()?;
         let query = request::connection_query(call.get_ref(), &tenant).map_err(|faults| status::of_faults(&faults))?;
         let shown = in_time(limit, self.service.connection(tenant.clone(), query)).await?;
@@ -109,21 +106,22 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
 }
 
 impl Handlers {
-    /// The tenant that a call is for, if the caller may do this there.
-    pub(super) fn tenant<T>(&self, call: &Request<T>, right: Right) -> Result<TenantId, Status> {
-        let named = request::tenant(call.metadata()).map_err(|faults| status::of_faults(&faults))?;
+    /// The tenant that a call is for, if the caller may do this there, and how long the call may still take.
+    pub(super) fn tenant<T>(&self, call: &Request<T>, right: Right) -> Result<(TenantId, Option<Duration>), Status> {
+        let head = request::head(call.metadata()).map_err(|faults| status::of_faults(&faults))?;
         let shown = Credentials {
             bearer: request::bearer(call.metadata()),
             certificate_names: peer(call).map(|peer| &*peer.certificate_names).unwrap_or_default(),
         };
-        let admitted = self.access.admit(&shown, named, right, self.service.now());
+        let admitted = self.access.admit(&shown, head.tenant, right, self.service.now());
         self.audit.note(right, &admitted);
-        Ok(admitted.map_err(|refusal| status::of_refusal(&refusal, right))?.tenant)
+        let admitted = admitted.map_err(|refusal| status::of_refusal(&refusal, right))?;
+        Ok((admitted.tenant, head.time_left))
     }
 
-    /// The tenant of a call that is let in, until the turn is dropped.
-    fn enter<T>(&self, call: &Request<T>, right: Right) -> Result<(TenantId, Turn), Status> {
-        let tenant = self.tenant(call, right)?;
+    /// The tenant of a call that is let in until the turn is dropped, and how long the call may still take.
+    fn enter<T>(&self, call: &Request<T>, right: Right) -> Result<(TenantId, Option<Duration>, Turn), Status> {
+        let (tenant, limit) = self.tenant(call, right)?;
         let turn = self.admission.enter(&tenant);
         let turn = turn.map_err(|crowded| {
             status::of_service(&match crowded {
@@ -131,7 +129,7 @@ impl Handlers {
                 Crowded::Tenant(limit) => ServiceError::TenantLimited(limit),
             })
         });
-        Ok((tenant, turn?))
+        Ok((tenant, limit, turn?))
     }
 
     /// The sealer of page tokens, or a refusal as long as the database has never been ready or does not serve this program:

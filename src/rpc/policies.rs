@@ -21,8 +21,7 @@ impl pb::policy_service_server::PolicyService for Handlers {
         &self,
         call: Request<pb::PublishPolicyRequest>,
     ) -> Result<Response<pb::PublishPolicyResponse>, Status> {
-        let tenant = self.tenant(&call, Right::Admin)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit) = self.tenant(&call, Right::Admin)?;
         self.sealer()?;
         let request = call.into_inner();
         let draft = PolicyDraft {
@@ -40,8 +39,7 @@ impl pb::policy_service_server::PolicyService for Handlers {
         &self,
         call: Request<pb::ListPoliciesRequest>,
     ) -> Result<Response<pb::ListPoliciesResponse>, Status> {
-        let tenant = self.tenant(&call, Right::Admin)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit) = self.tenant(&call, Right::Admin)?;
         let sealer = self.sealer()?;
         let (below, page_size) = list(call.get_ref(), sealer, &tenant).map_err(|faults| status::of_faults(&faults))?;
         let page = in_time(limit, self.service.policies(tenant.clone(), below, page_size)).await?;
@@ -53,8 +51,7 @@ impl pb::policy_service_server::PolicyService for Handlers {
     }
 
     async fn get_policy(&self, call: Request<pb::GetPolicyRequest>) -> Result<Response<pb::GetPolicyResponse>, Status> {
-        let tenant = self.tenant(&call, Right::Admin)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit) = self.tenant(&call, Right::Admin)?;
         self.sealer()?;
         let version = version(&call.get_ref().version)?;
         let entry = in_time(limit, self.service.policy(tenant, version)).await?;
@@ -65,8 +62,7 @@ impl pb::policy_service_server::PolicyService for Handlers {
         &self,
         call: Request<pb::RollbackPolicyRequest>,
     ) -> Result<Response<pb::RollbackPolicyResponse>, Status> {
-        let tenant = self.tenant(&call, Right::Admin)?;
-        let limit = request::time_left(call.metadata());
+        let (tenant, limit) = self.tenant(&call, Right::Admin)?;
         self.sealer()?;
         let version = version(&call.get_ref().version)?;
         let (entry, revision) = in_time(limit, self.service.roll_back_policy(tenant.clone(), version)).await?;

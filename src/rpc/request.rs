@@ -16,31 +16,64 @@ use super::{TENANT_KEY, consistency, pb};
 
 /// How much a page holds unless told otherwise.
 const DEFAULT_PAGE: usize = 50;
+/// The metadata key of a caller's deadline.
+const TIMEOUT_KEY: &str = "grpc-timeout";
+/// The most that is kept back of a deadline so that an answer can still be sent.
+const ANSWER_TIME: Duration = Duration::from_millis(20);
 
-/// The tenant that a call names.
-pub(super) fn tenant(metadata: &MetadataMap) -> Result<Option<TenantId>, Faults> {
-    let Some(value) = metadata.get(TENANT_KEY) else { return Ok(None) };
+/// What the metadata of a call asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CallHead {
+    /// The tenant that the call names.
+    pub tenant: Option<TenantId>,
+    /// How long the call may still take by its caller's deadline, less what an answer needs to be sent before the transport
+    /// gives up without saying why; `None` without a deadline.
+    pub time_left: Option<Duration>,
+}
+
+/// What the metadata of a call asks for, or everything that is wrong with it.
+pub(super) fn head(metadata: &MetadataMap) -> Result<CallHead, Faults> {
     let mut faults = Faults::default();
-    let parsed = value.to_str().map_err(|_| WordError::NotAscii).and_then(TenantId::parse_metadata);
-    let tenant = faults.take(TENANT_KEY, parsed);
-    faults.or(tenant).map(Some)
+    let tenant = faults.take(TENANT_KEY, only(metadata, TENANT_KEY, parse_tenant));
+    let time_left = faults.take(TIMEOUT_KEY, only(metadata, TIMEOUT_KEY, parse_timeout));
+    let head = tenant.zip(time_left).map(|(tenant, time_left)| CallHead { tenant, time_left });
+    faults.or(head)
+}
+
+/// The only value of a metadata key. A second value is refused: two readers could each believe another one.
+fn only<T>(metadata: &MetadataMap, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    let mut values = metadata.get_all(key).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err("must be given once".to_owned());
+    }
+    parse(value.to_str().map_err(|_| WordError::NotAscii.to_string())?).map(Some)
+}
+
+fn parse_tenant(text: &str) -> Result<TenantId, String> {
+    TenantId::parse_metadata(text).map_err(|error| error.to_string())
 }
 
 /// The key or token that a call carries.
 pub(super) fn bearer(metadata: &MetadataMap) -> Option<&str> {
-    let value = metadata.get("authorization")?;
-    // What cannot be read proves nothing, and is not overlooked either.
-    let (scheme, bearer) = value.to_str().ok().and_then(|text| text.split_once(' ')).unwrap_or(("", ""));
+    let mut values = metadata.get_all("authorization").iter();
+    // What cannot be read, or is one of two, proves nothing, and is not overlooked either.
+    let text = values.next()?.to_str().ok().filter(|_| values.next().is_none());
+    let (scheme, bearer) = text.and_then(|text| text.split_once(' ')).unwrap_or(("", ""));
     Some(if scheme.eq_ignore_ascii_case("bearer") { bearer.trim() } else { "" })
 }
 
-/// How long a call may still take by its caller's deadline, less what an answer needs to be sent before the transport
-/// gives up without saying why; `None` without a deadline.
-pub(super) fn time_left(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let limit = timeout_in(text).ok_or("must be 1 to 8 digits and a unit: H, M, S, m, u or n")?;
+    Ok(limit.saturating_sub((limit / 10).min(ANSWER_TIME)))
+}
+
+/// The duration in a text such as `2S` or `100m`, as gRPC writes deadlines.
+fn timeout_in(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    let limit = match unit {
+    let is_plain = digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count: u64 = digits.parse().ok().filter(|_| is_plain)?;
+    Some(match unit {
         "H" => Duration::from_secs(count * 3600),
         "M" => Duration::from_secs(count * 60),
         "S" => Duration::from_secs(count),
@@ -48,8 +81,7 @@ pub(super) fn time_left(metadata: &MetadataMap) -> Option<Duration> {
         "u" => Duration::from_micros(count),
         "n" => Duration::from_nanos(count),
         _ => return None,
-    };
-    Some(limit.saturating_sub((limit / 10).min(Duration::from_millis(20))))
+    })
 }
 
 /// The interaction that a request holds, as far as the wire can tell, with the faults found so far.
@@ -208,15 +240,38 @@ mod tests {
 
     #[test]
     fn leaves_time_for_an_answer_before_the_deadline() {
-        let left = |value: &'static str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", value.parse().unwrap());
-            time_left(&metadata)
-        };
+        let left = |value: &str| parse_timeout(value).ok();
         assert_eq!(left("2S"), Some(Duration::from_millis(1980)));
-        assert_eq!(left("100m"), Some(Duration::from_millis(90)));
+        assert_eq!([left("100m"), left("0n")], [Some(Duration::from_millis(90)), Some(Duration::ZERO)]);
         assert!(left("99999999H") > Some(Duration::from_hours(99_999_998)));
-        assert_eq!([left(""), left("S"), left("1"), left("1x"), left("123456789S"), left("-1S")], [None; 6]);
-        assert_eq!(time_left(&MetadataMap::new()), None);
+        for malformed in ["", "S", "1", "1x", "123456789S", "-1S", "+1S", " 1S", "1 S", "1.5S", "1S ", "1µ"] {
+            assert_eq!(left(malformed), None, "{malformed:?}");
+        }
+    }
+
+    fn metadata(entries: &[(&'static str, &str)]) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        for (key, value) in entries {
+            metadata.append(*key, value.parse().unwrap());
+        }
+        metadata
+    }
+
+    #[test]
+    fn every_fault_of_the_metadata_is_told_and_nothing_counts_that_is_there_twice() {
+        let faulty = |entries: &[(&'static str, &str)]| {
+            let faults = head(&metadata(entries)).unwrap_err();
+            faults.list().iter().map(|fault| fault.field.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(head(&metadata(&[])), Ok(CallHead { tenant: None, time_left: None }));
+        let sound = head(&metadata(&[(TENANT_KEY, "crm"), (TIMEOUT_KEY, "1S")])).unwrap();
+        assert_eq!(sound.tenant, TenantId::parse("crm").ok());
+        assert_eq!(faulty(&[(TENANT_KEY, "crm"), (TENANT_KEY, "crm")]), [TENANT_KEY]);
+        assert_eq!(faulty(&[(TIMEOUT_KEY, "1S"), (TIMEOUT_KEY, "1S")]), [TIMEOUT_KEY]);
+        assert_eq!(faulty(&[(TIMEOUT_KEY, "soon"), (TENANT_KEY, "")]), [TENANT_KEY, TIMEOUT_KEY]);
+        let shown = |entries: &[(&'static str, &str)]| bearer(&metadata(entries)).map(str::to_owned);
+        let (one, other) = (("authorization", "Bearer a"), ("authorization", "Bearer b"));
+        assert_eq!([shown(&[]), shown(&[one])], [None, Some("a".to_owned())]);
+        assert_eq!([shown(&[one, other]), shown(&[one, one])], [Some(String::new()), Some(String::new())]);
     }
 }

@@ -5,7 +5,7 @@ use std::{error::Error as _, time::Duration};
 use rapport::{access::Key, domain::Kind, rpc::pb};
 use rcgen::SanType;
 use serde_json::{Value, json};
-use tonic::{Code, service::interceptor::InterceptedService};
+use tonic::{Code, Request, service::interceptor::InterceptedService};
 
 use crate::{
     authority::{Authority, tls_channel, tls_files, write_tls},
@@ -47,6 +47,25 @@ async fn whoever_is_not_known_is_refused_and_whoever_may_not_is_denied() {
             // Nothing tells a tenant that is somebody else's from one that is nobody's.
             assert_eq!((one.message(), one.details()), (denied[0].message(), denied[0].details()));
         }
+    }
+}
+
+#[tokio::test]
+async fn two_keys_prove_nothing() {
+    let (key, other) = (Key::new().unwrap(), Key::new().unwrap());
+    let document = json!({"principals": [principal("crm", &[&key, &other], &["crm"], &["rank"])]});
+    let server = Guarded::start(&document, |_, _| {}).await;
+    for second in [&key, &other] {
+        let mut request = Request::new(pb::RankConnectionsRequest { person: "zed".to_owned(), ..Default::default() });
+        request.metadata_mut().append("authorization", format!("Bearer {}", second.as_str()).parse().unwrap());
+        let mut plain = pb::relationship_service_client::RelationshipServiceClient::new(channel(server.address()));
+        plain.rank_connections(request).await.expect("one is enough");
+        let mut request = Request::new(pb::RankConnectionsRequest { person: "zed".to_owned(), ..Default::default() });
+        for shown in [&key, second] {
+            request.metadata_mut().append("authorization", format!("Bearer {}", shown.as_str()).parse().unwrap());
+        }
+        let refused = plain.rank_connections(request).await.unwrap_err();
+        assert_refused(&refused, Code::Unauthenticated, "UNAUTHENTICATED", &[key.as_str(), second.as_str()]);
     }
 }
 

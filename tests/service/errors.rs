@@ -199,6 +199,43 @@ async fn a_faulty_tenant_is_refused_by_every_method() {
 }
 
 #[tokio::test]
+async fn metadata_that_can_be_read_in_two_ways_is_refused_by_every_method() {
+    type Client = pb::relationship_service_client::RelationshipServiceClient<tonic::transport::Channel>;
+    type Policies = pb::policy_service_client::PolicyServiceClient<tonic::transport::Channel>;
+    const TIMEOUT_KEY: &str = "grpc-timeout";
+    for (entries, faulty) in [
+        (&[(TENANT_KEY, "crm"), (TENANT_KEY, "other")][..], &[TENANT_KEY][..]),
+        (&[(TENANT_KEY, "crm"), (TENANT_KEY, "crm")], &[TENANT_KEY]),
+        (&[(TIMEOUT_KEY, "soon")], &[TIMEOUT_KEY]),
+        (&[(TIMEOUT_KEY, "123456789S")], &[TIMEOUT_KEY]),
+        (&[(TIMEOUT_KEY, "5S"), (TIMEOUT_KEY, "9S"), (TENANT_KEY, "")], &[TENANT_KEY, TIMEOUT_KEY]),
+    ] {
+        fn with<T>(entries: &[(&'static str, &str)], message: T) -> Request<T> {
+            let mut request = Request::new(message);
+            for (key, value) in entries {
+                request.metadata_mut().append(*key, value.parse().unwrap());
+            }
+            request
+        }
+        let (mut client, mut policies) = (Client::new(channel(address())), Policies::new(channel(address())));
+        let rank = pb::RankConnectionsRequest { person: "zed-77".to_owned(), ..Default::default() };
+        let interaction = Some(act(Kind::Help, "zed-77", "rosa-99", day(0)));
+        let record = pb::RecordInteractionRequest { interaction, validate_only: false };
+        let get = pb::GetConnectionRequest::default();
+        let refusals = [
+            client.record_interaction(with(entries, record)).await.unwrap_err(),
+            client.record_interactions(with(entries, tokio_stream::empty())).await.unwrap_err(),
+            client.rank_connections(with(entries, rank)).await.unwrap_err(),
+            client.get_connection(with(entries, get)).await.unwrap_err(),
+            policies.get_policy(with(entries, pb::GetPolicyRequest::default())).await.unwrap_err(),
+        ];
+        for status in refusals {
+            assert_faulty(&status, faulty, &["zed-77", "other", "soon"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_page_token_serves_only_the_request_it_was_made_for() {
     let tenant = unique();
     let mut client = client_of(address(), &tenant);
