@@ -1,9 +1,11 @@
-//! Ids and words that callers choose: parsed once, then known to be well-formed. Each is UTF-8 in normalization form C,
-//! without control characters and without white space at either end, and bounded in bytes.
+//! Ids and words that callers choose: parsed once, then known to be well-formed. Each is UTF-8 in normalization form C, of
+//! characters that show (see [`character`](super::character)), without white space at either end, and bounded in bytes.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 use unicode_normalization::is_nfc;
+
+use super::character::{Misplaced, misplaced};
 
 /// Why a text is not a well-formed word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,9 +16,9 @@ pub enum WordError {
     /// More bytes than allowed.
     #[error("must be at most {0} bytes long")]
     TooLong(usize),
-    /// A control character, which no display or log could show faithfully.
-    #[error("must not contain control characters")]
-    Control,
+    /// A character that no display or log shows faithfully.
+    #[error("must not contain {0}")]
+    Misplaced(Misplaced),
     /// White space at either end, which no reader could see.
     #[error("must not begin or end with white space")]
     Padded,
@@ -31,13 +33,20 @@ pub enum WordError {
     NotPlain,
 }
 
+/// What a word has to be.
 fn check(text: &str, max_bytes: usize) -> Result<(), WordError> {
+    check_recorded(text, max_bytes)?;
+    text.chars().find_map(misplaced).map_or(Ok(()), |class| Err(WordError::Misplaced(class)))
+}
+
+/// What every recorded word is. The ledger may hold words of a wider profile, with characters that show nothing.
+fn check_recorded(text: &str, max_bytes: usize) -> Result<(), WordError> {
     if text.is_empty() {
         Err(WordError::Empty)
     } else if text.len() > max_bytes {
         Err(WordError::TooLong(max_bytes))
     } else if text.chars().any(char::is_control) {
-        Err(WordError::Control)
+        Err(WordError::Misplaced(Misplaced::Control))
     } else if text.trim() != text {
         Err(WordError::Padded)
     } else if !is_nfc(text) {
@@ -62,6 +71,12 @@ macro_rules! word {
             /// The well-formed word in `text`.
             pub fn parse(text: &str) -> Result<Self, WordError> {
                 check(text, Self::MAX_BYTES).map(|()| Self(text.into()))
+            }
+
+            /// The word in `text`, which is recorded already, perhaps with characters that show nothing: such words stay
+            /// readable. A word to be recorded goes through [`Self::parse`].
+            pub fn recorded(text: &str) -> Result<Self, WordError> {
+                check_recorded(text, Self::MAX_BYTES).map(|()| Self(text.into()))
             }
 
             /// Its text.
@@ -137,15 +152,31 @@ mod tests {
         for (text, error) in [
             ("", WordError::Empty),
             (&*"é".repeat(65), WordError::TooLong(128)),
-            ("a\u{0}b", WordError::Control),
-            ("tab\there", WordError::Control),
+            ("a\u{0}b", WordError::Misplaced(Misplaced::Control)),
+            ("tab\there", WordError::Misplaced(Misplaced::Control)),
             (" ada", WordError::Padded),
             ("e\u{301}", WordError::NotNormalized),
         ] {
             assert_eq!(PersonId::parse(text), Err(error));
+            assert_eq!(PersonId::recorded(text), Err(error));
         }
         assert!(PersonId::parse(&"é".repeat(64)).is_ok());
         assert_eq!(TenantId::parse_metadata("späti"), Err(WordError::NotAscii));
+    }
+
+    #[test]
+    fn what_shows_nothing_is_refused_and_stays_readable() {
+        for (text, error) in [
+            ("\u{200b}", "must not contain format characters, such as joiners"),
+            ("ada\u{202e}", "must not contain format characters, such as joiners"),
+            ("\u{3164}", "must not contain characters that show nothing, such as fillers"),
+            ("a\u{a0}b", "must not contain white space other than U+0020"),
+            ("a\u{e000}", "must not contain private-use characters"),
+            ("a\u{fdd0}", "must not contain unassigned code points or noncharacters"),
+        ] {
+            assert_eq!(PersonId::parse(text).unwrap_err().to_string(), error);
+            assert_eq!(PersonId::recorded(text).unwrap().as_str(), text);
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Sealer {
             after: RankKey {
                 primary: std::cmp::Reverse(u64::from_le_bytes(*primary)),
                 secondary: std::cmp::Reverse(u64::from_le_bytes(*secondary)),
-                peer: PersonId::parse(std::str::from_utf8(peer).ok()?).ok()?,
+                peer: PersonId::recorded(std::str::from_utf8(peer).ok()?).ok()?,
             },
         })
     }

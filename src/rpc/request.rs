@@ -129,15 +129,15 @@ fn duration(field: &str, given: prost_types::Duration, faults: &mut Faults) -> O
     faults.take(field, sound)
 }
 
-/// What a ranking is asked for, its page token aside.
+/// What a ranking is asked for, its page token aside. Words that earlier versions recorded can be asked for.
 pub(super) fn rank_query(request: &pb::RankConnectionsRequest, tenant: &TenantId) -> (Option<RankQuery>, Faults) {
     let mut faults = Faults::default();
-    let person = faults.take("person", PersonId::parse(&request.person));
+    let person = faults.take("person", PersonId::recorded(&request.person));
     let order = faults.take("order_by", order(request.order_by));
     let as_of = optional_time("as_of_time", request.as_of_time, &mut faults);
     let statuses = statuses(&request.statuses, &mut faults);
-    let channels = words("channels", &request.channels, Channel::parse, &mut faults);
-    let topics = words("topics", &request.topics, Topic::parse, &mut faults);
+    let channels = words("channels", &request.channels, Channel::recorded, &mut faults);
+    let topics = words("topics", &request.topics, Topic::recorded, &mut faults);
     let minimum_score = minimum_score(request.minimum_score, &mut faults);
     let most = if request.explain { MAX_EXPLAINED_PAGE } else { MAX_PAGE };
     let page_size = page_size(request.page_size, most, &mut faults);
@@ -223,8 +223,8 @@ pub(super) fn connection_query(
     tenant: &TenantId,
 ) -> Result<ConnectionQuery, Faults> {
     let mut faults = Faults::default();
-    let person = faults.take("person", PersonId::parse(&request.person));
-    let peer = faults.take("peer", PersonId::parse(&request.peer));
+    let person = faults.take("person", PersonId::recorded(&request.person));
+    let peer = faults.take("peer", PersonId::recorded(&request.peer));
     if person.is_some() && person == peer {
         faults.add("peer", "must not be the person itself");
     }

@@ -279,7 +279,7 @@ pub(super) async fn days_until<'a>(
     }
     let mut days: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for row in rows {
-        let key = (word("ledger", TenantId::parse(&row.tenant))?, word("ledger", PersonId::parse(&row.person))?);
+        let key = (word("ledger", TenantId::recorded(&row.tenant))?, word("ledger", PersonId::recorded(&row.person))?);
         let day = PersonDay { sent: row.sent, received: row.received, helped: row.helped };
         days.entry(key).or_default().push((from_sql("ledger", row.last_time)?, day));
     }
@@ -322,5 +322,5 @@ pub(super) async fn peers_with(
     )
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|peer| word("tie", PersonId::parse(peer))).collect()
+    rows.iter().map(|peer| word("tie", PersonId::recorded(peer))).collect()
 }

@@ -161,8 +161,8 @@ pub(super) async fn recorded<'a>(
     rows.into_iter()
         .map(|row| {
             let key = (
-                word("ledger", TenantId::parse(&row.tenant))?,
-                word("ledger", InteractionId::parse(&row.interaction_id))?,
+                word("ledger", TenantId::recorded(&row.tenant))?,
+                word("ledger", InteractionId::recorded(&row.interaction_id))?,
             );
             let record_time = from_sql("ledger", row.record_time)?;
             Ok((key, Recorded { fingerprint: row.fingerprint, record_time, revision: row.revision }))

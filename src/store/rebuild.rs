@@ -297,7 +297,9 @@ async fn next_persons(
     .await?;
     let keys: Result<Vec<RhythmKey>, StoreError> = rows
         .iter()
-        .map(|row| Ok((word("ledger", TenantId::parse(&row.tenant))?, word("ledger", PersonId::parse(&row.person))?)))
+        .map(|row| {
+            Ok((word("ledger", TenantId::recorded(&row.tenant))?, word("ledger", PersonId::recorded(&row.person))?))
+        })
         .collect();
     Ok(Some(keys?).filter(|keys| !keys.is_empty()))
 }

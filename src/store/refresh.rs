@@ -144,7 +144,7 @@ impl KeptView {
             return change.persons.iter().all(|mark| self.marked(*mark).is_empty());
         };
         for peer in peers {
-            let Ok(peer) = PersonId::parse(&peer) else { return false };
+            let Ok(peer) = PersonId::recorded(&peer) else { return false };
             changed.persons.insert(peer.clone());
             changed.peers.insert(peer);
         }

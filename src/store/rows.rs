@@ -62,9 +62,9 @@ impl TieKey {
 
     pub(super) fn from_row(table: &'static str, [tenant, actor, recipient]: [&str; 3]) -> Result<Self, StoreError> {
         Ok(Self {
-            tenant: word(table, TenantId::parse(tenant))?,
-            actor: word(table, PersonId::parse(actor))?,
-            recipient: word(table, PersonId::parse(recipient))?,
+            tenant: word(table, TenantId::recorded(tenant))?,
+            actor: word(table, PersonId::recorded(actor))?,
+            recipient: word(table, PersonId::recorded(recipient))?,
         })
     }
 }
@@ -136,7 +136,10 @@ impl TryFrom<RhythmRow> for (RhythmKey, Rhythm) {
         let wrong = |_| StoreError::Inconsistent { table: "rhythm", what: "an array of the wrong length" };
         let last_time = from_sql("rhythm", row.last_time)?;
         let rhythm = Rhythm::from_array(last_time, row.days[..].try_into().map_err(wrong)?);
-        Ok(((word("rhythm", TenantId::parse(&row.tenant))?, word("rhythm", PersonId::parse(&row.person))?), rhythm))
+        Ok((
+            (word("rhythm", TenantId::recorded(&row.tenant))?, word("rhythm", PersonId::recorded(&row.person))?),
+            rhythm,
+        ))
     }
 }
 
@@ -163,7 +166,7 @@ impl TryFrom<ActRow> for (TieKey, Act) {
         let wrong = |what| StoreError::Inconsistent { table: "ledger", what };
         let effort = row.effort_micros.map(u64::try_from).transpose().map_err(|_| wrong("a negative effort"))?;
         let act = Act {
-            id: word("ledger", InteractionId::parse(&row.interaction_id))?,
+            id: word("ledger", InteractionId::recorded(&row.interaction_id))?,
             time: from_sql("ledger", row.interaction_time)?,
             kind: Kind::from_number(row.kind.into()).ok_or(wrong("an unknown kind"))?,
             effort: effort.map(Duration::from_micros),
@@ -171,7 +174,7 @@ impl TryFrom<ActRow> for (TieKey, Act) {
             unprompted: row.unprompted,
             serves_goal: row.serves_goal,
             due_time: row.due_time.map(|time| from_sql("ledger", time)).transpose()?,
-            refers_to: row.refers_to.map(|id| word("ledger", InteractionId::parse(&id))).transpose()?,
+            refers_to: row.refers_to.map(|id| word("ledger", InteractionId::recorded(&id))).transpose()?,
         };
         Ok((TieKey::from_row("ledger", [&row.tenant, &row.actor, &row.recipient])?, act))
     }
@@ -202,7 +205,7 @@ impl TryFrom<CommitmentRow> for (CommitmentRowKey, Commitment) {
         let time = |time: Option<OffsetDateTime>| time.map(|time| from_sql(TABLE, time)).transpose();
         let outcome = time(row.outcome_time)?
             .zip(row.outcome_id)
-            .map(|(time, id)| Ok::<_, StoreError>(Outcome { time, id: word(TABLE, InteractionId::parse(&id))? }));
+            .map(|(time, id)| Ok::<_, StoreError>(Outcome { time, id: word(TABLE, InteractionId::recorded(&id))? }));
         let wrong = |_| StoreError::Inconsistent { table: TABLE, what: "a negative group size" };
         let commitment = Commitment {
             made_time: time(row.made_time)?,
@@ -212,6 +215,6 @@ impl TryFrom<CommitmentRow> for (CommitmentRowKey, Commitment) {
             released_time: time(row.released_time)?,
         };
         let key = TieKey::from_row(TABLE, [&row.tenant, &row.committed, &row.counterpart])?;
-        Ok(((key, word(TABLE, InteractionId::parse(&row.commitment_id))?), commitment))
+        Ok(((key, word(TABLE, InteractionId::recorded(&row.commitment_id))?), commitment))
     }
 }

@@ -267,6 +267,29 @@ async fn bad_json_and_bad_text_are_kept_aside() {
 }
 
 #[tokio::test]
+async fn ids_are_cleaned_of_what_the_server_refuses() {
+    let place = Place::new();
+    let content = "id,actor,recipient,time,kind,topics\n\
+                   i\u{200b}1,bob\u{200d},\u{202e}zoe\u{308},1520874886,HELP,❤\u{fe0f};rust\n\
+                   i2,bob, ada\u{a0}lovelace ,1520874886,HELP,\n\
+                   i3,bob,bob\u{200b},1520874886,HELP,\n\
+                   i4,\u{3164},ada,1520874886,HELP,\n\
+                   \u{200b},bob,ada,1520874886,HELP,\n";
+    let ran = place.import("a.csv", content, &[]).expect(3);
+    assert_eq!(totals(&ran.out), [2, 0, 1, 2], "{ran:?}");
+    let cleaned = "Characters that the server refuses were taken out, or normalized, in 6 ids and words.\n";
+    assert!(ran.out.ends_with(cleaned), "{ran:?}");
+    let time = prost_types::Timestamp { seconds: 1_520_874_886, nanos: 0 };
+    let (first, second) = (act(Kind::Help, "bob", "zoë", time), act(Kind::Help, "bob", "ada lovelace", time));
+    let topics = vec!["❤".to_owned(), "rust".to_owned()];
+    place.holds(pb::Interaction { interaction_id: "i1".to_owned(), topics, ..first }).await;
+    place.holds(pb::Interaction { interaction_id: "i2".to_owned(), ..second }).await;
+    let reasons: Vec<_> = place.rejects("a.csv.rejects.jsonl").into_iter().map(|(_, reason, _)| reason).collect();
+    let nothing = "holds nothing but white space and characters that show nothing";
+    assert_eq!(reasons, [format!("actor {nothing}"), format!("id {nothing}")]);
+}
+
+#[tokio::test]
 async fn what_cannot_be_imported_at_all_is_said_clearly() {
     let place = Place::new();
     let fails = |name: &str, content: &[u8], arguments: &[&str], sentence: &str| {

@@ -7,15 +7,15 @@ use rapport::{
     service::Clock,
     store::{Store, StoreError},
 };
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 use crate::{
     harness::{
-        act, channel, client_of, config, connection, database, day, document, policies_of, rank, ready, reason, record,
-        start, try_record,
+        act, all_folded, channel, client_of, config, connection, database, day, document, policies_of, rank, ready,
+        reason, record, start, try_record,
     },
     oracle::assert_same,
 };
@@ -100,6 +100,50 @@ async fn what_an_older_schema_kept_is_derived_again_also_after_an_interruption()
     assert_eq!((found.len(), wanted.len()), (3, 3));
     found.iter().zip(&wanted).for_each(|(found, wanted)| assert_same(found, wanted, "derived again"));
     assert_eq!(store.rebuild(false, |_| {}).await.unwrap().differences, [].into());
+}
+
+#[tokio::test]
+async fn what_is_recorded_with_characters_that_show_nothing_stays_readable() {
+    const INVISIBLE: &str = "bob\u{200b}\u{3164}";
+    let url = database(true).await;
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    for kind in [Kind::Help, Kind::Promise] {
+        let interaction_id = format!("{kind:?}");
+        record(&mut client, pb::Interaction { interaction_id, ..act(kind, "bob", "ada", day(0)) }).await;
+    }
+    all_folded(&url).await;
+    drop(app);
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    for (table, column) in [
+        ("ledger", "actor"),
+        ("tie", "actor"),
+        ("tie", "recipient"),
+        ("rhythm", "person"),
+        ("commitment", "committed"),
+        ("commitment", "counterpart"),
+    ] {
+        let renamed = format!("UPDATE {table} SET {column} = $1 WHERE {column} = 'bob'");
+        sqlx::query(AssertSqlSafe(renamed)).bind(INVISIBLE).execute(&mut connection).await.unwrap();
+    }
+    for (table, column) in [("ledger", "interaction_id"), ("commitment", "commitment_id")] {
+        let renamed = format!("UPDATE {table} SET {column} = {column} || $1");
+        sqlx::query(AssertSqlSafe(renamed)).bind("\u{200d}").execute(&mut connection).await.unwrap();
+    }
+    let app = start(config(url.clone()), Clock::system()).await;
+    let mut client = client_of(app.address(), "one");
+    for (person, peer) in [("ada", INVISIBLE), (INVISIBLE, "ada")] {
+        for as_of in [day(0), day(1)] {
+            let found = rank(&mut client, person, as_of).await;
+            assert_eq!(found.iter().map(|found| &*found.peer).collect::<Vec<_>>(), [peer]);
+            assert_eq!(super::harness::connection(&mut client, person, peer, as_of).await.peer, peer);
+        }
+    }
+    // Recording is what takes no more of them.
+    assert!(try_record(&mut client, act(Kind::Help, INVISIBLE, "ada", day(1))).await.is_err());
+    record(&mut client, act(Kind::Help, "ada", "cleo", day(1))).await;
+    let store = Store::new(&url, 2, &DEFAULT).unwrap();
+    assert_eq!(store.rebuild(false, |_| {}).await.unwrap().differences.len(), 0);
 }
 
 #[tokio::test]

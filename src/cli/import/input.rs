@@ -55,6 +55,8 @@ pub(super) struct ReadLine {
     pub text: String,
     /// What it amounts to.
     pub line: Line,
+    /// How many of its ids and words were cleaned.
+    pub cleaned: u64,
 }
 
 /// A line that cannot be made sense of, and why.
@@ -138,15 +140,17 @@ impl Input {
             if number <= self.after {
                 continue;
             }
-            let (text, line) = match text {
-                Err(Unreadable { reason, text }) => (text, Line::Rejected(reason.to_owned())),
+            let (text, (line, cleaned)) = match text {
+                Err(Unreadable { reason, text }) => (text, (Line::Rejected(reason.to_owned()), 0)),
                 Ok(text) => {
-                    let fields = self.fields(&text, &columns);
-                    let line = fields.map_or_else(Line::Rejected, |fields| self.mapping.line(fields, number, &text));
-                    (text, line)
+                    let read = match self.fields(&text, &columns) {
+                        Ok(fields) => self.mapping.line(fields, number, &text),
+                        Err(reason) => (Line::Rejected(reason), 0),
+                    };
+                    (text, read)
                 }
             };
-            if !hand_on(ReadLine { number, text, line }) {
+            if !hand_on(ReadLine { number, text, line, cleaned }) {
                 return Ok(());
             }
         }

@@ -1,10 +1,10 @@
 //! From the fields of a line to an interaction.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use crate::{
     cli::{client, time},
-    domain::Kind,
+    domain::{Kind, cleaned},
     rpc::pb,
 };
 
@@ -25,6 +25,9 @@ pub(super) const FIELDS: [&str; 14] = [
     "due_time",
     "refers_to",
 ];
+
+/// The fields that hold ids and words.
+const WORDS: [&str; 7] = ["id", "actor", "recipients", "channel", "topics", "goal", "refers_to"];
 
 /// Which of a file's fields mean what.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +106,15 @@ impl Mapping {
         }
     }
 
-    /// What a line with these fields amounts to. `number` and `text` are what an id is made of when it has none.
-    pub(super) fn line(&self, mut fields: Fields, number: i64, text: &str) -> Line {
+    /// What a line with these fields amounts to, and how many of its ids and words were cleaned. `number` and `text` are what an id is made of when it has none.
+    pub(super) fn line(&self, mut fields: Fields, number: i64, text: &str) -> (Line, u64) {
+        match clean(&mut fields) {
+            Ok(count) => (self.clean_line(fields, number, text), count),
+            Err(reason) => (Line::Rejected(reason), 0),
+        }
+    }
+
+    fn clean_line(&self, mut fields: Fields, number: i64, text: &str) -> Line {
         let recipients = fields.remove("recipients").unwrap_or_default();
         let topics = fields.remove("topics").unwrap_or_default();
         if let Some((field, _)) = fields.iter().find(|(_, values)| values.len() > 1) {
@@ -175,6 +185,22 @@ impl Mapping {
         let digest = hasher.finalize().to_hex();
         format!("import-{}", digest.chars().take(32).collect::<String>())
     }
+}
+
+/// Takes characters out of ids and words that the server refuses, and normalizes the rest: what a person reads stays. Tells how
+/// many values that changed, or which field has nothing left.
+fn clean(fields: &mut Fields) -> Result<u64, String> {
+    let mut count = 0;
+    for (field, values) in fields.iter_mut().filter(|(field, _)| WORDS.contains(*field)) {
+        for value in values.iter_mut().filter(|value| !value.is_empty()) {
+            let Cow::Owned(clean) = cleaned(value) else { continue };
+            if clean.is_empty() {
+                return Err(format!("{field} holds nothing but white space and characters that show nothing"));
+            }
+            (*value, count) = (clean, count + 1);
+        }
+    }
+    Ok(count)
 }
 
 /// The effort, which may be given in minutes, or as a duration.

@@ -22,6 +22,9 @@ use crate::{
 /// How many lines are read ahead.
 const READ_AHEAD: usize = 1024;
 
+/// What was done to ids and words before they were sent.
+const CLEANED: &str = "Characters that the server refuses were taken out, or normalized,";
+
 /// What came of an import.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(in crate::cli) struct Totals {
@@ -29,6 +32,9 @@ pub(in crate::cli) struct Totals {
     pub replayed: u64,
     pub toward_self: u64,
     pub rejected: u64,
+    /// Ids and words, of lines that were not rejected, that were cleaned.
+    #[serde(default)]
+    pub cleaned: u64,
     #[serde(skip)]
     outcome: Option<String>,
 }
@@ -47,7 +53,12 @@ impl fmt::Display for Totals {
             "{} recorded, {} had been before, {} toward oneself passed over, {} rejected",
             self.recorded, self.replayed, self.toward_self, self.rejected
         )?;
-        self.outcome.iter().try_for_each(|outcome| write!(formatter, "{outcome}"))
+        self.outcome.iter().try_for_each(|outcome| write!(formatter, "{outcome}"))?;
+        match self.cleaned {
+            0 => Ok(()),
+            1 => write!(formatter, " {CLEANED} in 1 id or word."),
+            count => write!(formatter, " {CLEANED} in {count} ids and words."),
+        }
     }
 }
 
@@ -186,6 +197,8 @@ impl Sender<'_> {
                 place.totals.rejected += 1;
                 self.first_rejected.get_or_insert_with(|| (read.number, reason.clone()));
                 self.rejects.keep(read.number, &read.text, &reason)?;
+            } else {
+                place.totals.cleaned += read.cleaned;
             }
             place.line = read.number;
         }
