@@ -40,6 +40,7 @@ pub mod config;
 pub mod domain;
 pub mod embedded;
 pub mod evaluation;
+mod files;
 pub mod rpc;
 pub mod scoring;
 pub mod service;

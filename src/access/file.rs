@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::domain::TenantId;
+use crate::{
+    domain::TenantId,
+    files::{MEBIBYTE, bounded_text},
+};
 
 use super::{
     Principal, Right, Rules,
@@ -17,7 +20,7 @@ use super::{
 /// What stands for every tenant.
 const EVERY_TENANT: &str = "*";
 /// The largest file, in bytes.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
+const MAX_BYTES: u64 = 4 * MEBIBYTE;
 /// What rights are called.
 const RIGHTS: [(&str, Right); 3] = [("record", Right::Record), ("rank", Right::Rank), ("admin", Right::Admin)];
 
@@ -134,12 +137,9 @@ impl Principal {
     }
 }
 
-/// The text of a file, unless that is too large.
+/// The text of an access file, or of one that it names.
 pub(super) fn bounded(path: &Path) -> Result<String, std::io::Error> {
-    if std::fs::metadata(path)?.len() > MAX_BYTES {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 4 MiB"));
-    }
-    std::fs::read_to_string(path)
+    bounded_text(path, MAX_BYTES)
 }
 
 /// A file that is named relative to the access file's folder.

@@ -13,6 +13,7 @@ use crate::{
         process_environment,
     },
     domain::{TenantId, Timestamp},
+    files::{MEBIBYTE, bounded},
 };
 
 use super::{
@@ -122,7 +123,7 @@ fn key(path: &Path) -> Result<String, String> {
 }
 
 fn read(setting: &Setting, path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{}: {}: {error}", setting.flag(), path.display()))
+    bounded(path, MEBIBYTE).map_err(|error| format!("{}: {}: {error}", setting.flag(), path.display()))
 }
 
 impl Server {

@@ -5,13 +5,15 @@ use std::{collections::HashMap, net::SocketAddr, path::PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use crate::files::{MEBIBYTE, bounded_text};
+
 use super::{
     ConfigError, Environment,
     settings::{Form, Otherwise, SETTINGS, SETTINGS_FILE, Setting, Source},
 };
 
 /// The largest settings file, in bytes.
-const MAX_BYTES: u64 = 1024 * 1024;
+const MAX_BYTES: u64 = MEBIBYTE;
 
 /// Settings given on the command line, as they were written.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +79,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(flags: Flags, environment: Environment<'a>) -> Self {
         let mut reader = Self::without_file(flags, environment);
         if let Some(path) = reader.path(&SETTINGS_FILE) {
-            match bounded(&path) {
+            match bounded_text(&path, MAX_BYTES) {
                 Ok(text) => reader.file = Some(parsed(&path.display().to_string(), &text, &mut reader.faults)),
                 Err(error) => {
                     let place = reader.given(&SETTINGS_FILE).map(|given| given.place).unwrap_or_default();
@@ -174,14 +176,6 @@ fn kind_of(form: Form) -> Kind {
         Form::Switch => Kind::Switch,
         Form::Address(_) | Form::File | Form::Folder | Form::Text(..) => Kind::Text,
     }
-}
-
-/// The text of a file, unless that is too large.
-fn bounded(path: &std::path::Path) -> Result<String, std::io::Error> {
-    if std::fs::metadata(path)?.len() > MAX_BYTES {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
-    }
-    std::fs::read_to_string(path)
 }
 
 /// What a settings file says, as far as it can be read; everything that is wrong with it is noted.

@@ -19,14 +19,17 @@ use tokio_rustls::{
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::{domain::Timestamp, service::Clock, telemetry::Metrics};
+use crate::{
+    domain::Timestamp,
+    files::{MEBIBYTE, bounded},
+    service::Clock,
+    telemetry::Metrics,
+};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long before its end a certificate is warned of, and how often.
 const WARN: (Duration, Duration) = (Duration::from_hours(14 * 24), Duration::from_hours(1));
-/// The largest file, in bytes.
-const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Which files hold what TLS needs, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +85,15 @@ impl Certificate {
         Duration::from_secs(u64::try_from(self.ends - now.seconds_and_nanos().0).unwrap_or(0))
     }
 
+    /// Why callers refuse it now, as a phrase; `None` while it holds.
+    fn fault(&self, now: Timestamp) -> Option<&'static str> {
+        match now.seconds_and_nanos().0 {
+            now if now > self.ends => Some("has expired"),
+            now if now < self.begins => Some("is not valid yet"),
+            _ => None,
+        }
+    }
+
     /// Whether it is time for another.
     pub fn ends_soon(&self, now: Timestamp) -> bool {
         self.left(now) < WARN.0
@@ -113,6 +125,14 @@ impl Texts {
     }
 }
 
+/// How far the files are followed.
+struct Followed {
+    /// What stood in the files, or why they could not be read.
+    seen: Result<blake3::Hash, String>,
+    /// What they say and is not shown, because callers would refuse it.
+    held_back: Option<Current>,
+}
+
 #[derive(Clone, Debug)]
 struct Current {
     config: Arc<ServerConfig>,
@@ -130,31 +150,63 @@ impl Tls {
     /// Follows the files, until this is dropped, and warns of a certificate that ends soon. What cannot be followed changes
     /// nothing, and is logged.
     pub async fn follow(self: Arc<Self>, clock: Clock, metrics: Metrics) {
-        let (mut seen, mut warned) = (Ok(self.begun), None::<Instant>);
-        metrics.certificate_ends(self.certificate().ends);
+        let (mut followed, mut warned) = (Followed { seen: Ok(self.begun), held_back: None }, None::<Instant>);
         loop {
-            let (certificate, now) = (self.certificate(), clock.now());
-            if certificate.ends_soon(now) && warned.is_none_or(|warned| warned.elapsed() >= WARN.1) {
+            metrics.certificate_ends(self.certificate().ends);
+            if warned.is_none_or(|warned| warned.elapsed() >= WARN.1) && warn(&self.certificate(), clock.now()) {
                 warned = Some(Instant::now());
-                tracing::warn!(left_s = certificate.left(now).as_secs(), "the TLS certificate ends soon");
             }
             sleep(LOOK).await;
-            let texts = read(&self.files);
-            let hash = texts.as_ref().map(Texts::hash).map_err(ToString::to_string);
-            if hash == seen {
-                continue;
-            }
-            seen = hash;
-            match texts.and_then(|texts| made(&self.files, &texts)) {
-                Ok(now) => {
-                    let ends = now.certificate.ends;
-                    tracing::info!(ends_unix_s = ends, "the TLS certificate has changed, and is shown");
-                    metrics.certificate_ends(ends);
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = now;
-                }
-                Err(error) => tracing::error!("the TLS files have changed, and cannot be followed: {error}"),
-            }
+            self.look(&mut followed, clock.now());
         }
+    }
+
+    /// Looks at the files once.
+    fn look(&self, followed: &mut Followed, now: Timestamp) {
+        followed.held_back = followed.held_back.take().and_then(|next| self.show(next, now));
+        let texts = read(&self.files);
+        let hash = texts.as_ref().map(Texts::hash).map_err(ToString::to_string);
+        if hash == followed.seen {
+            return;
+        }
+        followed.seen = hash;
+        match texts.and_then(|texts| made(&self.files, &texts)) {
+            Ok(next) => followed.held_back = self.follow_change(next, now),
+            Err(error) => tracing::error!("the TLS files have changed, and cannot be followed: {error}"),
+        }
+    }
+
+    /// Shows what the files now say, or says why not and gives it back.
+    fn follow_change(&self, next: Current, now: Timestamp) -> Option<Current> {
+        let Certificate { begins, ends, .. } = next.certificate;
+        let fault = next.certificate.fault(now);
+        let held_back = self.show(next, now);
+        if let (Some(fault), Some(_)) = (fault, &held_back) {
+            tracing::error!(
+                begins_unix_s = begins,
+                ends_unix_s = ends,
+                "the TLS files have changed, and are not followed: the certificate {fault}; the one before is still shown"
+            );
+        }
+        held_back
+    }
+
+    /// Shows another certificate from now on. Gives it back when callers would refuse it, and take the one that is shown.
+    fn show(&self, next: Current, now: Timestamp) -> Option<Current> {
+        if next.certificate.fault(now).is_some() && self.certificate().fault(now).is_none() {
+            return Some(next);
+        }
+        let (begins, ends) = (next.certificate.begins, next.certificate.ends);
+        match next.certificate.fault(now) {
+            None => tracing::info!(ends_unix_s = ends, "the TLS certificate has changed, and is shown"),
+            Some(fault) => tracing::error!(
+                begins_unix_s = begins,
+                ends_unix_s = ends,
+                "the TLS certificate has changed, and is shown, but callers refuse it: it {fault}"
+            ),
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        None
     }
 
     /// What the certificate that is shown says of itself.
@@ -169,6 +221,25 @@ impl Tls {
     fn current(&self) -> Current {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Tells of a certificate that ends soon, or that callers refuse already; true when there was something to tell.
+fn warn(certificate: &Certificate, now: Timestamp) -> bool {
+    let Certificate { begins, ends, .. } = *certificate;
+    match certificate.fault(now) {
+        Some(fault) => {
+            tracing::error!(
+                begins_unix_s = begins,
+                ends_unix_s = ends,
+                "callers refuse the TLS certificate: it {fault}"
+            );
+        }
+        None if certificate.ends_soon(now) => {
+            tracing::warn!(left_s = certificate.left(now).as_secs(), "the TLS certificate ends soon");
+        }
+        None => return false,
+    }
+    true
 }
 
 fn read(files: &TlsFiles) -> Result<Texts, TlsError> {
@@ -208,10 +279,7 @@ fn made(files: &TlsFiles, Texts { certificate: chain, key, authorities }: &Texts
 
 fn text(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |source| TlsError::Unreadable { what, path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_BYTES {
-        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
-    }
-    std::fs::read(path).map_err(unreadable)
+    bounded(path, MEBIBYTE).map_err(unreadable)
 }
 
 fn empty((what, path): (&'static str, &Path)) -> TlsError {
@@ -279,6 +347,38 @@ pub(super) mod tests {
         assert!(certificate.ends_soon(before(13)) && certificate.left(before(-1)) == Duration::ZERO);
     }
 
+    /// Writes a certificate that holds between two times, in seconds since 1970.
+    fn write(files: &TlsFiles, begins: i64, ends: i64) {
+        let mut parameters = rcgen::CertificateParams::new(vec!["a.example.org".to_owned()]).unwrap();
+        let at = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        (parameters.not_before, parameters.not_after) = (at(begins), at(ends));
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&files.certificate, parameters.self_signed(&key).unwrap().pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_that_callers_would_refuse_is_not_shown_while_a_better_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(folder.path());
+        write(&files, 1000, 9000);
+        let tls = Tls::load(files.clone()).unwrap();
+        let mut followed = Followed { seen: Ok(tls.begun), held_back: None };
+        let mut shown_at = |seconds: i64| {
+            tls.look(&mut followed, Timestamp::from_seconds(seconds, 0).unwrap());
+            (tls.certificate().begins, tls.certificate().ends)
+        };
+        assert_eq!(shown_at(5000), (1000, 9000));
+        write(&files, 1000, 4999);
+        assert_eq!(shown_at(5000), (1000, 9000), "the new one has expired");
+        write(&files, 6000, 9500);
+        assert_eq!(shown_at(5000), (1000, 9000), "the new one is not valid yet");
+        assert_eq!(shown_at(6000), (6000, 9500), "now it is");
+        write(&files, 9900, 9950);
+        assert_eq!(shown_at(9500), (6000, 9500), "a certificate holds to its last second");
+        assert_eq!(shown_at(9501), (9900, 9950), "no good one is left: the files are followed");
+    }
+
     #[test]
     fn files_are_bounded_and_fit_together() {
         let folder = tempfile::tempdir().unwrap();
@@ -287,11 +387,11 @@ pub(super) mod tests {
         let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
         std::fs::write(&files.key, other).unwrap();
         assert!(refused(&files).starts_with("the TLS files do not fit together"));
-        std::fs::File::create(&files.key).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        std::fs::File::create(&files.key).unwrap().set_len(MEBIBYTE + 1).unwrap();
         let key = files.key.display();
-        let large = format!("the TLS key {key} cannot be read: file too large");
+        let large = format!("the TLS key {key} cannot be read: it is larger than 1 MiB");
         assert!(refused(&files).starts_with(&large), "{}", refused(&files));
-        std::fs::File::create(&files.key).unwrap().set_len(MAX_BYTES).unwrap();
+        std::fs::File::create(&files.key).unwrap().set_len(MEBIBYTE).unwrap();
         assert_eq!(refused(&files), format!("the TLS key {key} holds nothing of that kind in PEM"));
     }
 }

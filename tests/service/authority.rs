@@ -24,6 +24,15 @@ impl Authority {
         (parameters.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
+    /// A server's certificate that begins and ends so many days from now, and its key.
+    pub fn server_within(&self, begins: i64, ends: i64) -> (String, String) {
+        let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let from_now = |days| time::OffsetDateTime::now_utc() + time::Duration::days(days);
+        (parameters.not_before, parameters.not_after) = (from_now(begins), from_now(ends));
+        let key = KeyPair::generate().unwrap();
+        (parameters.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
     pub fn server(&self) -> (String, String) {
         self.issue(SanType::DnsName("localhost".try_into().unwrap()))
     }

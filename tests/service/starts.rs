@@ -132,3 +132,27 @@ fn files_that_a_server_cannot_follow_are_named_with_the_place_in_them() {
     let told = serve(&["--tls-certificate", "access.json", "--tls-key", "access.json"]);
     assert_eq!(told, "rapport: the TLS certificate access.json holds nothing of that kind in PEM\n");
 }
+
+#[test]
+fn files_without_an_end_and_pipes_without_a_writer_are_refused() {
+    let folder = folder();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let endless = folder.path().join("endless");
+    std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
+    for file in [pipe.to_str().unwrap(), endless.to_str().unwrap()] {
+        let commands: [&[&str]; 6] = [
+            &["serve", "--settings", file],
+            &["serve", "--access-file", file],
+            &["serve", "--tls-certificate", file, "--tls-key", file],
+            &["rank", "ada", "--key-file", file],
+            &["rank", "ada", "--server-authorities", file],
+            &["rank", "ada", "--server", "https://localhost:1", "--client-certificate", file, "--client-key", file],
+        ];
+        for arguments in commands {
+            let ran = Ran::from(program(arguments).output().unwrap());
+            assert!(ran.err.contains("it is no regular file"), "{arguments:?}: {ran:?}");
+        }
+    }
+}

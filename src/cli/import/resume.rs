@@ -5,7 +5,13 @@ use std::{fs, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Totals;
-use crate::cli::Failure;
+use crate::{
+    cli::Failure,
+    files::{MEBIBYTE, bounded},
+};
+
+/// What the name of the file that is written aside ends with.
+pub(super) const ASIDE: &str = ".partial";
 
 /// A place in an input, and what came of the lines up to it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -30,7 +36,7 @@ impl Resume {
     pub(super) fn open(path: Option<PathBuf>, input: &str) -> Result<Self, Failure> {
         let beginning = Place { input: input.to_owned(), ..Place::default() };
         let Some(path) = path else { return Ok(Self { path: None, place: beginning }) };
-        let place = match fs::read(&path) {
+        let place = match bounded(&path, MEBIBYTE) {
             Ok(text) => serde_json::from_slice(&text).map_err(|_| {
                 format!("{} does not say how far an import came; --resume names another file", path.display())
             })?,
@@ -53,7 +59,7 @@ impl Resume {
         let Some(path) = &self.path else { return Ok(()) };
         // Written aside first, so that a break leaves the old place or the new one.
         let mut aside = path.clone().into_os_string();
-        aside.push(".partial");
+        aside.push(ASIDE);
         let written = fs::write(&aside, serde_json::to_vec(&self.place)?).and_then(|()| fs::rename(&aside, path));
         Ok(written.map_err(|error| format!("cannot write {}: {error}; --resume names another file", path.display()))?)
     }
