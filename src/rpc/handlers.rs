@@ -20,7 +20,9 @@ use super::{
     consistency,
     gate::Gate,
     page_token::{Place, Sealer, arguments},
-    pb, request, status, stream,
+    pb, request,
+    standing::Standing,
+    status, stream,
 };
 
 /// What the methods need.
@@ -65,7 +67,9 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         let (tenant, _, turn) = self.enter(&call, Right::Record)?;
         self.sealer()?;
         let going_away = peer(&call).map(|peer| peer.going_away.clone()).unwrap_or_default();
-        Ok(Response::new(stream::record(self.service.clone(), tenant, turn, call.into_inner(), going_away)))
+        let standing = self.standing(&call, &tenant, Right::Record);
+        let service = self.service.clone();
+        Ok(Response::new(stream::record(service, tenant, turn, call.into_inner(), going_away, standing)))
     }
 
     async fn rank_connections(
@@ -130,6 +134,19 @@ impl Handlers {
             })
         });
         Ok((tenant, limit, turn?))
+    }
+
+    /// What the caller of a stream in a tenant has to go on showing.
+    fn standing<T>(&self, call: &Request<T>, tenant: &TenantId, right: Right) -> Standing {
+        Standing {
+            access: self.access.clone(),
+            audit: self.audit.clone(),
+            service: self.service.clone(),
+            bearer: request::bearer(call.metadata()).map(str::to_owned),
+            peer: peer(call).cloned(),
+            tenant: tenant.clone(),
+            right,
+        }
     }
 
     /// The sealer of page tokens, or a refusal as long as the database has never been ready or does not serve this program:

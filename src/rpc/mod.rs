@@ -15,6 +15,7 @@ mod page_token;
 mod policies;
 mod request;
 mod server;
+mod standing;
 mod status;
 mod stream;
 mod tls;

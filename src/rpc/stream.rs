@@ -1,5 +1,5 @@
 //! The stream of `RecordInteractions`: one task takes items in, another acknowledges them in order as they are committed.
-//! What one reads ahead of the other is bounded.
+//! What one reads ahead of the other is bounded. A caller who loses the right to record is heard no further.
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,7 +12,7 @@ use crate::{
     service::{Accepted, Recorded, Service, ServiceError},
 };
 
-use super::{admission::Turn, consistency, pb, request, status};
+use super::{admission::Turn, consistency, pb, request, standing::Standing, status};
 
 /// How many items of a stream may wait for their commit.
 const WINDOW: usize = 4096;
@@ -37,16 +37,21 @@ pub(super) fn record(
     turn: Turn,
     inbound: Streaming<pb::RecordInteractionsRequest>,
     going_away: CancellationToken,
+    standing: Standing,
 ) -> ReceiverStream<Result<pb::RecordInteractionsResponse, Status>> {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let (items, taken) = mpsc::channel(WINDOW);
     let told = tenant.clone();
     let streaming = async move {
+        // Nothing that was accepted is lost when taking in is given up.
+        let taking_in = async {
+            tokio::select! {
+                ended = take_in(service, tenant, &turn, inbound, items, going_away) => ended,
+                refused = standing.lost() => Err(refused),
+            }
+        };
         // Items already taken in are acknowledged before the stream ends, whatever ended it.
-        let (ended, broken) = tokio::join!(
-            take_in(service, tenant, &turn, inbound, items, going_away),
-            acknowledge(&told, taken, answers.clone())
-        );
+        let (ended, broken) = tokio::join!(taking_in, acknowledge(&told, taken, answers.clone()));
         if let Err(status) = broken.and(ended) {
             // The caller may be gone; then nobody needs to know.
             let _ = answers.send(Err(status)).await;
@@ -79,15 +84,15 @@ async fn take_in(
             return Err(status::of_faults(&faults));
         }
         last = request.sequence;
+        // A place is there before anything is accepted, so that nothing accepted goes without its acknowledgement.
+        let Ok(place) = items.reserve().await else { return Ok(()) };
         turn.next().await;
         let mut faults = Faults::default();
         let draft = request::draft(request.interaction, &mut faults);
         let taken = service.accept(tenant.clone(), &draft, faults).await;
         // An id that is too long is not carried along: a window of such would hold a gigabyte.
         let interaction_id = draft.interaction_id.filter(|id| id.len() <= InteractionId::MAX_BYTES).unwrap_or_default();
-        if items.send(Item { sequence: last, interaction_id, taken }).await.is_err() {
-            return Ok(());
-        }
+        place.send(Item { sequence: last, interaction_id, taken });
     }
 }
 

@@ -63,6 +63,7 @@ mod replica;
 mod roles;
 mod silence;
 mod standby;
+mod standing;
 mod starts;
 mod storage;
 mod streaming;

@@ -54,7 +54,7 @@ fn encoded(bytes: impl AsRef<[u8]>) -> String {
 pub fn token_rules(source: &str, place: &str) -> Value {
     json!({
         "principals": [{"name": "crm", "subjects": ["crm-service"],
-            "grants": [{"tenants": ["crm"], "rights": ["rank"]}]}],
+            "grants": [{"tenants": ["crm"], "rights": ["rank", "record"]}]}],
         "tokens": {"issuer": "https://issuer.example", "audience": "rapport", "algorithms": ["ES256"], source: place},
     })
 }
