@@ -13,6 +13,9 @@ pub enum SetupError {
     /// It would not know where to call.
     #[error("a server's address is written as http://127.0.0.1:50051, not as {0}")]
     Address(String),
+    /// A name or a password in the address. The address is not repeated here.
+    #[error("a server's address must not hold a name or a password; a key or a token proves who calls")]
+    UserInfo,
     /// What is to be believed or shown over TLS is no such thing in PEM, or a certificate and its key do not fit together.
     #[error("TLS cannot be spoken with these authorities, certificate and key: {0}")]
     Tls(String),

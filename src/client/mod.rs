@@ -163,6 +163,10 @@ impl Client {
 
     /// A client of the server at an address, which believes and shows what is given when that begins with `https`.
     pub fn over_tls(address: &str, trust: Trust) -> Result<Self, SetupError> {
+        // A password may hold any character, so the address is not split to look for it.
+        if address.contains('@') {
+            return Err(SetupError::UserInfo);
+        }
         let unfit = || SetupError::Address(address.to_owned());
         let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| unfit())?;
         let endpoint = match endpoint.uri().scheme_str() {

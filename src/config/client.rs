@@ -26,7 +26,7 @@ impl ClientConfig {
     pub fn read(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let mut reader = Reader::without_file(flags, environment);
         let identity = identity(&mut reader);
-        let client = reader.text(&on::SERVER).map(|server| Self {
+        let client = server(&mut reader).map(|server| Self {
             server,
             tenant: reader.text(&on::TENANT),
             key_file: reader.path(&on::KEY_FILE),
@@ -36,6 +36,19 @@ impl ClientConfig {
         });
         reader.finish(client)
     }
+}
+
+/// The server's address, without a name or a password: errors repeat the address, and nobody at the other end reads them.
+fn server(reader: &mut Reader<'_>) -> Option<String> {
+    let server = reader.text(&on::SERVER)?;
+    if server.contains('@') {
+        let (flag, variable) = (on::SERVER.flag(), on::SERVER.variable());
+        reader.faults.push(format!(
+            "{flag} ({variable}) must not hold a name or a password; --key-file names a file with a key or token"
+        ));
+        return None;
+    }
+    Some(server)
 }
 
 fn identity(reader: &mut Reader<'_>) -> Option<(PathBuf, PathBuf)> {
@@ -53,6 +66,19 @@ fn identity(reader: &mut Reader<'_>) -> Option<(PathBuf, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_with_a_password_is_refused_and_not_repeated() {
+        for address in
+            ["https://user:pass@host", "user:pass@host:1", "http://user:pa/ss@host", "http://u:pass#@h", "pass@"]
+        {
+            let environment = |name: &str| (name == "RAPPORT_SERVER").then(|| address.to_owned());
+            let ConfigError(faults) = ClientConfig::read(Flags::default(), &environment).unwrap_err();
+            let expected = "--server (RAPPORT_SERVER) must not hold a name or a password; --key-file names a file with a key \
+                            or token";
+            assert_eq!(faults, [expected]);
+        }
+    }
 
     #[test]
     fn a_certificate_to_show_and_its_key_go_together() {

@@ -289,6 +289,41 @@ async fn ids_are_cleaned_of_what_the_server_refuses() {
     assert_eq!(reasons, [format!("actor {nothing}"), format!("id {nothing}")]);
 }
 
+#[test]
+fn the_input_is_not_written_over() {
+    let place = Place::new();
+    let content = "actor,recipient,time,kind\nbob,ada,soon,HELP\n";
+    let path = place.folder.path().join("a.csv");
+    fs::create_dir(place.folder.path().join("sub")).unwrap();
+    std::os::unix::fs::symlink("../a.csv", place.folder.path().join("sub/link")).unwrap();
+    let whole = path.to_str().unwrap();
+    for (flag, same) in [
+        ("--rejects", "a.csv"),
+        ("--rejects", "sub/../a.csv"),
+        ("--rejects", "sub/link"),
+        ("--rejects", whole),
+        ("--resume", whole),
+    ] {
+        let ran = place.import("a.csv", content, &[flag, same]).expect(1);
+        assert_eq!(ran.err, format!("rapport: {flag}: {same} is the same file as the input; name another file\n"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+    let mut command = place.command(&["-", "--format", "csv", "--rejects", "a.csv"]);
+    let ran = Ran::from(command.stdin(fs::File::open(&path).unwrap()).output().unwrap()).expect(1);
+    assert!(ran.err.contains("--rejects: a.csv is the same file as the input"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), content);
+}
+
+#[test]
+fn a_password_in_an_address_is_not_repeated() {
+    let place = Place::new();
+    for address in ["https://user:secret@localhost:1", "http://user:sec/ret@localhost", "user:secret@localhost"] {
+        let ran = place.import("a.csv", CSV, &["--server", address]).expect(1);
+        assert!(ran.err.contains("--server (RAPPORT_SERVER) must not hold a name or a password"), "{ran:?}");
+        assert!(!ran.err.contains("sec") && !ran.out.contains("sec"), "{ran:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_imported_at_all_is_said_clearly() {
     let place = Place::new();
@@ -305,7 +340,8 @@ async fn what_cannot_be_imported_at_all_is_said_clearly() {
     fails("a.csv", b"actor,recipients,time,kind\n", &["--columns", "topics=tags"], "no column holds topics");
     fails("a.csv", b"\xff\xfea\0c\0t\0o\0r\0", &[], "the heading is of no use: the line is not UTF-8");
     fails("a.csv.gz", &gzip(&CSV.repeat(100))[..50], &[], "the input cannot be read");
-    fails("a.csv", CSV.as_bytes(), &["--resume", "a.csv"], "a.csv does not say how far an import came");
+    fs::write(place.folder.path().join("b.csv"), CSV).unwrap();
+    fails("a.csv", CSV.as_bytes(), &["--resume", "b.csv"], "b.csv does not say how far an import came");
     let nowhere = "cannot write none/bad.jsonl: No such file or directory (os error 2); --rejects names another file";
     fails("a.csv", b"actor,recipient,time,kind\na,b,soon,HELP\n", &["--rejects", "none/bad.jsonl"], nowhere);
     let ran = Ran::from(place.command(&["nowhere.csv"]).output().unwrap()).expect(1);

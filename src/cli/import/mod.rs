@@ -5,6 +5,7 @@
 
 mod input;
 mod mapping;
+mod places;
 mod progress;
 mod rejects;
 mod resume;
@@ -115,11 +116,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Finished, Failure> {
-    let server = arguments.server.server()?;
     let name = name_of(&arguments.file);
+    let rejects = arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into());
+    places::keep_apart(&arguments.file, &rejects, arguments.resume.as_deref())?;
+    let server = arguments.server.server()?;
     let id_prefix = arguments.id_prefix.unwrap_or_else(|| name.trim_end_matches(".gz").to_owned());
     let resume = Resume::open(arguments.resume, &name)?;
-    let rejects = arguments.rejects.unwrap_or_else(|| format!("{name}.rejects.jsonl").into());
     let input = arguments.reading.open(&arguments.file, arguments.channel, id_prefix, resume.place.line)?;
     let totals = send::send(&server, input, rejects, resume).await?;
     if totals.lines() == 0 {
