@@ -87,7 +87,9 @@ fn name_of(file: &Path) -> String {
                   due_time, refers_to. Only actor, recipients, time and kind are needed; other columns are passed over. A \
                   time is a date (its start), such as 2018-09-02, or 2018-09-02T10:00, in UTC unless a zone follows, or \
                   seconds since 1970. Several recipients or topics are separated by ';', or are a list in JSON. JSON may \
-                  also be that of the API, with interactionId, interactionTime and so on.\n\n\
+                  also be that of the API, with interactionId, interactionTime and so on. Ids and words are normalized, and \
+                  characters that the server refuses, such as joiners, are taken out of them; the summary says how many \
+                  changed.\n\n\
                   Example: rapport import history.tsv.gz --columns actor=src,recipients=dst,time=ts_unix \
                         --kinds answer=HELP,comment=MESSAGE"
 )]
