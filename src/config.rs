@@ -147,6 +147,7 @@ impl Config {
         let tls = tls(&mut reader);
         let connections = ConnectionLimits {
             most: whole(reader.number(&on::MAX_CLIENT_CONNECTIONS)),
+            idle: seconds(reader.number(&on::CONNECTION_IDLE_SECONDS)),
             age: seconds(reader.number(&on::CONNECTION_AGE_SECONDS)),
         };
         let admission = AdmissionLimits {

@@ -213,7 +213,9 @@ settings! {
         "allow to listen beyond loopback although callers are not authenticated");
 
     MAX_CLIENT_CONNECTIONS = setting("max-client-connections", Limits, Form::Number(1, 1_000_000), Value("10000"),
-        "the most connections of callers; more wait until one ends");
+        "the most connections of callers; one more takes the place of a connection without a call under way, and waits while there is none");
+    CONNECTION_IDLE_SECONDS = setting("connection-idle-seconds", Limits, Form::Number(1, 604_800), Value("300"),
+        "how long a connection of a caller may have no call under way before it is told to go away");
     CONNECTION_AGE_SECONDS = setting("connection-age-seconds", Limits, Form::Number(1, 604_800), Value("1800"),
         "how old a connection of a caller becomes, give or take a tenth, before it is told to go away");
     MAX_CALLS = setting("max-calls", Limits, Form::Number(1, 1_000_000), Value("8192"),

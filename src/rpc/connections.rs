@@ -1,24 +1,34 @@
-//! Connections: taking them in, speaking TLS where that is asked for, bounding how many there are and how old they become,
-//! and letting them go in good order. What is done on them is elsewhere.
+//! Connections: taking them in, speaking TLS where that is asked for, bounding how old and how idle they become, and letting
+//! them go in good order. Calls on them are elsewhere, and so is the choice of who leaves when there is no room (`room`).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2};
+use hyper::{
+    body::{Bytes, Frame, Incoming, SizeHint},
+    server::conn::http2,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt as _};
 
 use super::{
     gathered::Gathered,
+    room::{FIRST_CALL_LIMIT, Place, Room, Seat, Use},
+    status,
     tls::{Tls, names_in},
 };
 
@@ -35,16 +45,27 @@ const UNREAD: (u32, u32) = (128 * 1024, 16 * 1024 * 1024);
 const MAX_METADATA_BYTES: u32 = 16 * 1024;
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How long a handshake may take.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a call may take until its answer begins, the arrival of its request included: longer than any work takes.
+const CALL_LIMIT: Duration = Duration::from_mins(1);
+/// How long calls under way may take to end on a connection that is told to go away while the server stays.
+const LAST_CALLS: Duration = Duration::from_mins(1);
+/// How long a connection without calls may take to go away.
+const IDLE_FAREWELL: Duration = Duration::from_secs(5);
+/// How long a connection without calls has to be told that another one takes its place.
+const FAREWELL: Duration = Duration::from_millis(20);
+/// The paths of the calls that keep a connection in use while they are under way. Others, such as `Watch` of the health service,
+/// can be left open for ever by anybody.
+const KEEPING: &str = "/rapport.v1.";
 /// How long to wait before more is taken in when the system has no room for a connection.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
 /// What connections are like.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// The most at once; more wait until one ends.
+    /// The most at once. One more takes the place of one without a call under way; while there is none, it waits.
     pub most: usize,
+    /// How long a connection may have no call under way.
+    pub idle: Duration,
     /// After how long a connection is told to go away, give or take a tenth, so that callers spread over servers again.
     pub age: Duration,
 }
@@ -69,24 +90,29 @@ pub(super) async fn serve<S>(
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let (room, connections) = (Arc::new(Semaphore::new(limits.most)), TaskTracker::new());
+    let (room, connections) = (Room::new(limits.most), TaskTracker::new());
     // Whoever gives up on this cuts the connections off.
     let cut_off = CancellationToken::new();
     let _cuts_off = cut_off.clone().drop_guard();
     while let Some((stream, place)) = stop.run_until_cancelled(next(&listener, &room)).await {
         // Without it small answers would wait for more to send.
         let _ = stream.set_nodelay(true);
+        let life = Life { seat: Arc::clone(place.seat()), age: about(limits.age), idle: limits.idle };
         let (tls, service, going_away) = (tls.clone(), service.clone(), stop.child_token());
-        let age = about(limits.age);
         let connection = async move {
             let _place = place;
             match tls {
-                None => speak(stream, Arc::default(), age, going_away, service).await,
+                None => speak(stream, Arc::default(), life, going_away, service).await,
                 Some(tls) => {
-                    if let Some(Some(stream)) = going_away.run_until_cancelled(shaken(&tls, stream)).await {
+                    let shaken = tokio::select! {
+                        shaken = shaken(&tls, stream) => shaken,
+                        () = going_away.cancelled() => None,
+                        () = life.seat.left() => None,
+                    };
+                    if let Some(stream) = shaken {
                         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                         let names = shown.map(names_in).unwrap_or_default();
-                        speak(stream, names.into(), age, going_away, service).await;
+                        speak(stream, names.into(), life, going_away, service).await;
                     }
                 }
             }
@@ -103,15 +129,14 @@ async fn shaken<I>(tls: &Tls, stream: I) -> Option<TlsStream<I>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(stream)).await.ok()?.ok()
+    timeout(FIRST_CALL_LIMIT, tls.acceptor().accept(stream)).await.ok()?.ok()
 }
 
 /// The next connection, as soon as there is room for it.
-async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn next(listener: &TcpListener, room: &Arc<Room>) -> (TcpStream, Place) {
     loop {
-        let Ok(place) = Arc::clone(room).acquire_owned().await else { std::future::pending().await };
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => return (stream, room.place().await),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken in");
                 sleep(NO_ROOM).await;
@@ -120,23 +145,32 @@ async fn next(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, Owne
     }
 }
 
-/// Speaks HTTP/2 until the other end has enough, or for as long as the connection may live and its calls take.
-async fn speak<I, S>(
-    stream: I,
-    certificate_names: Arc<[String]>,
+/// How long a connection may last.
+struct Life {
+    seat: Arc<Seat>,
     age: Duration,
-    going_away: CancellationToken,
-    service: S,
-) where
+    idle: Duration,
+}
+
+/// Speaks HTTP/2 until the other end has enough, or for as long as the connection may live and its calls take.
+async fn speak<I, S>(stream: I, certificate_names: Arc<[String]>, life: Life, going_away: CancellationToken, service: S)
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let peer = Peer { certificate_names, going_away: going_away.clone() };
+    let Life { seat, age, idle } = life;
+    let (peer, used) = (Peer { certificate_names, going_away: going_away.clone() }, Arc::clone(&seat));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        used.touch();
+        let in_use = request.uri().path().starts_with(KEEPING).then(|| used.begin());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
-        service.clone().oneshot(request)
+        let answering = timeout(CALL_LIMIT, service.clone().oneshot(request));
+        async move {
+            let answer = answering.await.unwrap_or_else(|_| Ok(status::of_deadline().into_http()))?;
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _in_use: in_use }))
+        }
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -149,14 +183,44 @@ async fn speak<I, S>(
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
+    let grace = tokio::select! {
         ended = Gathered::new(connection.as_mut()) => return log(ended),
-        () = sleep(age) => going_away.cancel(),
-        () = going_away.cancelled() => {}
-    }
+        // The server's own end has a limit of its own.
+        () = going_away.cancelled() => Duration::MAX,
+        () = sleep(age) => LAST_CALLS,
+        () = seat.unused(idle) => IDLE_FAREWELL,
+        () = seat.left() => FAREWELL,
+    };
+    going_away.cancel();
     // GOAWAY: calls under way end, and no others begin.
     connection.as_mut().graceful_shutdown();
-    log(Gathered::new(connection).await);
+    match timeout(grace, Gathered::new(connection)).await {
+        Ok(ended) => log(ended),
+        Err(_) => tracing::debug!("a connection was closed that did not end by itself"),
+    }
+}
+
+/// An answer, which keeps its connection in use until it is handed to the transport.
+struct Answer {
+    body: Body,
+    _in_use: Option<Use>,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn log(ended: hyper::Result<()>) {
@@ -195,7 +259,7 @@ mod tests {
         });
         let begun = Instant::now();
         assert!(shaken(&tls, stream).await.is_none());
-        assert_eq!(begun.elapsed(), HANDSHAKE_LIMIT);
+        assert_eq!(begun.elapsed(), FIRST_CALL_LIMIT);
         dawdling.await.unwrap();
     }
 }

@@ -14,6 +14,7 @@ mod observe;
 mod page_token;
 mod policies;
 mod request;
+mod room;
 mod server;
 mod standing;
 mod status;

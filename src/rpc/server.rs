@@ -27,6 +27,8 @@ use super::{
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// The largest message sent, in bytes; more than the largest page needs.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The most connections of probes, where they have a port of their own. No caller takes a place there.
+const MAX_PROBES: usize = 256;
 /// The names that the health service knows: the server as a whole, the runtime, readiness, and the services themselves.
 pub const SERVICE_NAMES: [&str; 5] =
     ["", "liveness", "readiness", "rapport.v1.RelationshipService", "rapport.v1.PolicyService"];
@@ -115,6 +117,7 @@ impl Rpc {
             .add_service(v1.build_v1()?)
             .add_service(v1alpha.build_v1alpha()?)
             .prepare();
+        let limits = ConnectionLimits { most: MAX_PROBES, ..limits };
         Ok(connections::serve(listener, None, limits, routes, stop))
     }
 }

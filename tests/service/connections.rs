@@ -63,7 +63,7 @@ async fn an_old_connection_goes_away_without_failing_a_call() {
 }
 
 #[tokio::test]
-async fn more_connections_than_there_may_be_wait_for_one_to_end() {
+async fn a_connection_beyond_the_most_waits_while_all_are_in_use() {
     let mut config = config(database(true).await);
     config.connections.most = 2;
     // Probes have a port of their own.
@@ -71,12 +71,14 @@ async fn more_connections_than_there_may_be_wait_for_one_to_end() {
     let app = rapport::app::App::start(config, Clock::system()).await.unwrap();
     crate::harness::ready(app.health_address().unwrap()).await;
     let [mut first, mut second, mut third] = [(); 3].map(|()| client_of(app.address(), "default"));
-    rank(&mut first).await.unwrap();
-    rank(&mut second).await.unwrap();
+    let (items, mut answers) = open_stream(&mut first).await.unwrap();
+    answers.message().await.unwrap();
+    let _busy = open_stream(&mut second).await.unwrap();
     let waiting = tokio::spawn(async move { rank(&mut third).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!waiting.is_finished());
-    drop(first);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!waiting.is_finished(), "connections with calls under way stay");
+    drop(items);
+    while answers.message().await.unwrap().is_some() {}
     waiting.await.unwrap().unwrap();
     rank(&mut second).await.unwrap();
 }

@@ -40,6 +40,7 @@ mod freshness;
 mod guarded;
 mod harness;
 mod history;
+mod hostile;
 mod import;
 mod import_breaks;
 mod kills;
