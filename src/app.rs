@@ -127,7 +127,7 @@ impl App {
         }
         let health_address = probes.as_ref().map(|(_, address)| *address);
         if let Some((probes, _)) = probes {
-            watching.spawn(rpc.serve_health(probes, config.connections.clone(), CancellationToken::new())?);
+            watching.spawn(rpc.serve_health(probes, config.connections, CancellationToken::new())?);
         }
         let running = Running {
             stop: stop.clone(),

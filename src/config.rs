@@ -153,6 +153,7 @@ impl Config {
         let admission = AdmissionLimits {
             calls: whole(reader.number(&on::MAX_CALLS)),
             tenant_calls: whole(reader.number(&on::TENANT_CALLS)),
+            tenant_streams: whole(reader.number(&on::TENANT_STREAMS)),
             tenant_rate: reader.number(&on::TENANT_RATE),
         };
         let service = ServiceLimits {

@@ -23,7 +23,8 @@ const PARTS: u32 = 10;
 pub(super) fn pause_after(status: &Status, attempts: u32) -> Option<Duration> {
     let advised = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
     let helps = match status.code() {
-        Code::Unavailable => true,
+        // ABORTED ends a stream that was not used.
+        Code::Unavailable | Code::Aborted => true,
         Code::ResourceExhausted => advised.is_some(),
         // No answer was in time, and none will be.
         Code::DeadlineExceeded => false,
@@ -95,6 +96,7 @@ mod tests {
         assert!(pause_after(&advised(Code::Unavailable, second), 1) >= second);
         assert!(pause_after(&advised(Code::ResourceExhausted, second), 1) >= second);
         assert!(pause_after(&Status::cancelled("stream reset"), 1).is_some());
+        assert!(pause_after(&Status::aborted("the stream was idle"), 1).is_some());
         let transport = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
         assert!(pause_after(&transport, 1).is_some());
         let explained = Status::with_details(Code::Unknown, "why", vec![1].into());

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::rpc::pb;
 
@@ -27,7 +27,8 @@ pub enum StreamEvent {
     Opened,
     /// Everything up to its sequence is committed or rejected.
     Acknowledged(pb::RecordInteractionsResponse),
-    /// The stream broke; it is taken up again.
+    /// The stream broke; it is taken up again. A stream that a server ends for want of items is no break: another one is opened
+    /// with the next item.
     Broken(Status),
 }
 
@@ -98,12 +99,21 @@ impl Recording {
         loop {
             let mut progressed = false;
             let Err(status) = self.stream(&mut progressed).await else { return };
-            if progressed {
+            // A server that ends a stream for not being used is there.
+            let is_unused = status.code() == Code::Aborted;
+            if progressed || is_unused {
                 (failures, since) = (0, Instant::now());
             }
             failures += 1;
             match retry::pause_after(&status, failures) {
                 Some(pause) if since.elapsed() + pause < self.client.patience.limit => {
+                    if is_unused && self.waiting.is_empty() {
+                        if !self.awaits_item().await {
+                            return;
+                        }
+                        since = Instant::now();
+                        continue;
+                    }
                     self.tell(Ok(StreamEvent::Broken(status))).await;
                     sleep(pause).await;
                 }
@@ -144,6 +154,18 @@ impl Recording {
                 },
             }
         }
+    }
+
+    /// Waits until there is something to open another stream for; false when there is nothing more, or nobody listens.
+    async fn awaits_item(&mut self) -> bool {
+        tokio::select! {
+            () = self.events.closed() => return false,
+            item = self.items.next() => match item {
+                None => self.exhausted = true,
+                Some(item) => self.take(item, None),
+            }
+        }
+        !self.exhausted
     }
 
     fn take(

@@ -221,6 +221,8 @@ settings! {
     MAX_CALLS = setting("max-calls", Limits, Form::Number(1, 1_000_000), Value("8192"),
         "the most calls at once, a stream being one");
     TENANT_CALLS = setting("tenant-calls", Limits, Form::Number(1, 1_000_000), Value("4096"), "the most calls of one tenant at once");
+    TENANT_STREAMS = setting("tenant-streams", Limits, Form::Number(1, 1_000_000), Value("256"),
+        "the most streams of one tenant at once, and never more than half of `tenant-calls`; all streams take at most half of `max-calls`");
     TENANT_RATE = setting("tenant-rate", Limits, Form::Number(0, 1_000_000), Value("0"),
         "the most calls and items of streams of one tenant in a second; 0 for any number");
     ANSWER_CACHE_MIB = setting("answer-cache-mib", Limits, Form::Number(0, 65_536), Value("32"),

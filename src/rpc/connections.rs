@@ -30,6 +30,7 @@ use super::{
     room::{FIRST_CALL_LIMIT, Place, Room, Seat, Use},
     status,
     tls::{Tls, names_in},
+    unread::Unread,
 };
 
 /// The most calls at once on one connection.
@@ -41,6 +42,8 @@ const MAX_GIVEN_UP: usize = 1024;
 /// the first so that streams can wait: `h2` closes a connection on which what unread messages lack of 256 bytes each comes to
 /// more than half of it.
 const UNREAD: (u32, u32) = (128 * 1024, 16 * 1024 * 1024);
+/// How many bytes of one call's answer the transport takes before they are written.
+const UNWRITTEN: usize = 64 * 1024;
 /// The most metadata of one call, in bytes.
 const MAX_METADATA_BYTES: u32 = 16 * 1024;
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
@@ -60,7 +63,7 @@ const KEEPING: &str = "/rapport.v1.";
 const NO_ROOM: Duration = Duration::from_millis(100);
 
 /// What connections are like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// The most at once. One more takes the place of one without a call under way; while there is none, it waits.
     pub most: usize,
@@ -71,12 +74,14 @@ pub struct ConnectionLimits {
 }
 
 /// Who is at the other end of the connection that a call came over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
     /// The names in the client certificate that was verified.
     pub certificate_names: Arc<[String]>,
     /// Cancelled when the connection is told to go away: long streams end then.
     pub going_away: CancellationToken,
+    /// The answers that are not read yet: after too long, the connection is told to go away.
+    pub unread: Unread,
 }
 
 /// Serves calls on whatever connects, until told to stop and all calls have ended.
@@ -160,7 +165,8 @@ where
     S::Future: Send,
 {
     let Life { seat, age, idle } = life;
-    let (peer, used) = (Peer { certificate_names, going_away: going_away.clone() }, Arc::clone(&seat));
+    let (used, unread) = (Arc::clone(&seat), Unread::default());
+    let peer = Peer { certificate_names, going_away: going_away.clone(), unread: unread.clone() };
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         used.touch();
         let in_use = request.uri().path().starts_with(KEEPING).then(|| used.begin());
@@ -179,6 +185,7 @@ where
         .max_pending_accept_reset_streams(MAX_GIVEN_UP)
         .initial_stream_window_size(UNREAD.0)
         .initial_connection_window_size(UNREAD.1)
+        .max_send_buf_size(UNWRITTEN)
         .max_header_list_size(MAX_METADATA_BYTES)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
@@ -188,16 +195,17 @@ where
         // The server's own end has a limit of its own.
         () = going_away.cancelled() => Duration::MAX,
         () = sleep(age) => LAST_CALLS,
+        () = unread.given_up() => LAST_CALLS,
         () = seat.unused(idle) => IDLE_FAREWELL,
         () = seat.left() => FAREWELL,
     };
     going_away.cancel();
     // GOAWAY: calls under way end, and no others begin.
     connection.as_mut().graceful_shutdown();
-    match timeout(grace, Gathered::new(connection)).await {
-        Ok(ended) => log(ended),
-        Err(_) => tracing::debug!("a connection was closed that did not end by itself"),
-    }
+    let Ok(ended) = timeout(grace, Gathered::new(connection)).await else {
+        return tracing::debug!("a connection was closed that did not end by itself");
+    };
+    log(ended);
 }
 
 /// An answer, which keeps its connection in use until it is handed to the transport.

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
 };
 
 use super::{
-    admission::{Admission, Crowded, Turn},
+    admission::{Admission, Shape, Turn},
     answer,
     audit::Audit,
     connections::Peer,
@@ -45,7 +44,7 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         &self,
         call: Request<pb::RecordInteractionRequest>,
     ) -> Result<Response<pb::RecordInteractionResponse>, Status> {
-        let (tenant, limit, _turn) = self.enter(&call, Right::Record)?;
+        let (tenant, limit, turn) = self.enter(&call, Right::Record, Shape::Single)?;
         self.sealer()?;
         let request = call.into_inner();
         let mut faults = Faults::default();
@@ -55,57 +54,59 @@ impl pb::relationship_service_server::RelationshipService for Handlers {
         } else {
             in_time(limit, self.service.record(tenant.clone(), &draft, faults)).await
         };
-        Ok(Response::new(answer::recorded(&tenant, recorded?)))
+        Ok(answered(answer::recorded(&tenant, recorded?), turn))
     }
 
-    type RecordInteractionsStream = ReceiverStream<Result<pb::RecordInteractionsResponse, Status>>;
+    type RecordInteractionsStream = stream::Acknowledgements;
 
     async fn record_interactions(
         &self,
         call: Request<Streaming<pb::RecordInteractionsRequest>>,
     ) -> Result<Response<Self::RecordInteractionsStream>, Status> {
-        let (tenant, _, turn) = self.enter(&call, Right::Record)?;
+        let (tenant, _, turn) = self.enter(&call, Right::Record, Shape::Stream)?;
         self.sealer()?;
-        let going_away = peer(&call).map(|peer| peer.going_away.clone()).unwrap_or_default();
+        let connection = peer(&call).cloned().unwrap_or_default();
         let standing = self.standing(&call, &tenant, Right::Record);
         let service = self.service.clone();
-        Ok(Response::new(stream::record(service, tenant, turn, call.into_inner(), going_away, standing)))
+        Ok(Response::new(stream::record(service, tenant, turn, call.into_inner(), connection, standing)))
     }
 
     async fn rank_connections(
         &self,
         call: Request<pb::RankConnectionsRequest>,
     ) -> Result<Response<pb::RankConnectionsResponse>, Status> {
-        let (tenant, limit, _turn) = self.enter(&call, Right::Rank)?;
+        let (tenant, limit, turn) = self.enter(&call, Right::Rank, Shape::Single)?;
         let request = call.into_inner();
         let (sealer, arguments) = (self.sealer()?, arguments(&tenant, &request));
         let query = rank_query(&request, &tenant, sealer, &arguments).map_err(|faults| status::of_faults(&faults))?;
         let page = in_time(limit, self.service.rank(tenant.clone(), query)).await?;
         let place = |after| Place { as_of: page.as_of, revision: page.revision, policy: page.policy.clone(), after };
         let next = page.next.map(|after| sealer.seal(&place(after), &arguments).ok_or_else(unsealed));
-        Ok(Response::new(pb::RankConnectionsResponse {
+        let answer = pb::RankConnectionsResponse {
             connections: page.connections.iter().map(answer::connection).collect(),
             next_page_token: next.transpose()?.unwrap_or_default(),
             as_of_time: Some(answer::time(page.as_of)),
             policy_version: page.policy.as_str().to_owned(),
             consistency_token: consistency::token(&tenant, page.revision),
-        }))
+        };
+        Ok(answered(answer, turn))
     }
 
     async fn get_connection(
         &self,
         call: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
-        let (tenant, limit, _turn) = self.enter(&call, Right::Rank)?;
+        let (tenant, limit, turn) = self.enter(&call, Right::Rank, Shape::Single)?;
         self.sealer()?;
         let query = request::connection_query(call.get_ref(), &tenant).map_err(|faults| status::of_faults(&faults))?;
         let shown = in_time(limit, self.service.connection(tenant.clone(), query)).await?;
-        Ok(Response::new(pb::GetConnectionResponse {
+        let answer = pb::GetConnectionResponse {
             connection: Some(answer::connection(&shown.connection)),
             as_of_time: Some(answer::time(shown.as_of)),
             policy_version: shown.policy.as_str().to_owned(),
             consistency_token: consistency::token(&tenant, shown.revision),
-        }))
+        };
+        Ok(answered(answer, turn))
     }
 }
 
@@ -124,16 +125,16 @@ impl Handlers {
     }
 
     /// The tenant of a call that is let in until the turn is dropped, and how long the call may still take.
-    fn enter<T>(&self, call: &Request<T>, right: Right) -> Result<(TenantId, Option<Duration>, Turn), Status> {
+    fn enter<T>(
+        &self,
+        call: &Request<T>,
+        right: Right,
+        shape: Shape,
+    ) -> Result<(TenantId, Option<Duration>, Turn), Status> {
         let (tenant, limit) = self.tenant(call, right)?;
-        let turn = self.admission.enter(&tenant);
-        let turn = turn.map_err(|crowded| {
-            status::of_service(&match crowded {
-                Crowded::Calls => ServiceError::Overloaded(crowded.into()),
-                Crowded::Tenant(limit) => ServiceError::TenantLimited(limit),
-            })
-        });
-        Ok((tenant, limit, turn?))
+        let connection = peer(call).map(|peer| peer.unread.clone()).unwrap_or_default();
+        let turn = self.admission.enter(&tenant, shape, connection);
+        Ok((tenant, limit, turn.map_err(|crowded| status::of_service(&crowded.into()))?))
     }
 
     /// What the caller of a stream in a tenant has to go on showing.
@@ -155,6 +156,13 @@ impl Handlers {
         let not_ready = || ServiceError::Unavailable("the database is not ready for this program".into());
         self.gate.sealer().ok_or_else(|| status::of_service(&not_ready()))
     }
+}
+
+/// An answer, with the turn of its call for as long as it is on its way.
+fn answered<T>(answer: T, turn: Turn) -> Response<T> {
+    let mut response = Response::new(answer);
+    response.extensions_mut().insert(Arc::new(turn));
+    response
 }
 
 /// There was no randomness to seal a page token with.

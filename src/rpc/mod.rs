@@ -20,6 +20,7 @@ mod standing;
 mod status;
 mod stream;
 mod tls;
+mod unread;
 
 /// The contract as generated from `proto/`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::as_conversions, reason = "generated")]

@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder;
-use tower::{Layer as _, util::MapResponse};
+use tower::{
+    Layer as _,
+    util::{AndThen, MapResponse},
+};
 
 use crate::{access::Access, service::Service};
 
@@ -21,6 +24,7 @@ use super::{
     observe::Observe,
     pb,
     tls::Tls,
+    unread,
 };
 
 /// The largest message taken in, in bytes.
@@ -99,7 +103,7 @@ impl Rpc {
             .add_service(v1.build_v1()?)
             .add_service(v1alpha.build_v1alpha()?)
             .prepare();
-        let service = observe.layer(MapResponse::new(routes, layers::describe));
+        let service = observe.layer(AndThen::new(MapResponse::new(routes, layers::describe), unread::hold));
         connections::serve(listener, tls, limits, service, stop).await;
         Ok(())
     }

@@ -51,6 +51,8 @@ pub(super) fn of_service(error: &ServiceError) -> Status {
         ServiceError::HistoryTooLarge(_) => (Code::ResourceExhausted, ErrorReason::HistoryTooLarge),
         ServiceError::Unavailable(_) => (Code::Unavailable, ErrorReason::DatabaseUnavailable),
         ServiceError::ShuttingDown => (Code::Unavailable, ErrorReason::ShuttingDown),
+        ServiceError::StreamIdle => (Code::Aborted, ErrorReason::StreamIdle),
+        ServiceError::StreamUnread => (Code::Aborted, ErrorReason::StreamUnread),
         ServiceError::Internal(_) => (Code::Internal, ErrorReason::Internal),
     };
     log(error);
@@ -70,6 +72,8 @@ fn limit(error: &ServiceError) -> Option<(&'static str, String)> {
         ServiceError::TooManyPolicies(most) => Some(("limit", most.to_string())),
         ServiceError::HistoryTooLarge(most) => Some(("limit", most.to_string())),
         ServiceError::TenantLimited(TenantLimit::Calls(most)) => Some(("limit_calls", most.to_string())),
+        ServiceError::TenantLimited(TenantLimit::Streams(most)) => Some(("limit_streams", most.to_string())),
+        ServiceError::TenantLimited(TenantLimit::AnswerBytes(most)) => Some(("limit_answer_bytes", most.to_string())),
         ServiceError::TenantLimited(TenantLimit::CallsPerSecond(most)) => {
             Some(("limit_calls_per_second", most.to_string()))
         }

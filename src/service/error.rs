@@ -44,6 +44,14 @@ pub enum ServiceError {
     /// The server is shutting down, or spreads its callers.
     #[error("the server lets go of this connection; call again")]
     ShuttingDown,
+    /// A stream was not used.
+    #[error("nothing was sent on this stream for too long; open another one when there is something to send")]
+    StreamIdle,
+    /// The acknowledgements of a stream were not read.
+    #[error(
+        "nothing was read from this stream for too long; open another one, and send again what is not acknowledged"
+    )]
+    StreamUnread,
     /// A defect.
     #[error("an internal error occurred")]
     Internal(#[source] Source),
@@ -55,6 +63,12 @@ pub enum TenantLimit {
     /// The most calls of a tenant at once.
     #[error("{0} calls of the tenant are under way, as many as may be")]
     Calls(usize),
+    /// The most streams of a tenant at once.
+    #[error("{0} streams of the tenant are open, as many as may be")]
+    Streams(usize),
+    /// The most bytes of answers of a tenant that are not read yet.
+    #[error("more than {0} bytes of the tenant's answers are not read yet")]
+    AnswerBytes(usize),
     /// The most calls, and items of streams, of a tenant in a second.
     #[error("the tenant makes more than {0} calls a second")]
     CallsPerSecond(u32),

@@ -86,7 +86,7 @@ async fn a_connection_beyond_the_most_waits_while_all_are_in_use() {
 #[tokio::test]
 async fn a_tenant_with_too_much_under_way_comes_back_later_and_others_do_not_notice() {
     let mut config = config(database(true).await);
-    config.admission = AdmissionLimits { calls: 10, tenant_calls: 1, tenant_rate: 0 };
+    config.admission = AdmissionLimits { calls: 10, tenant_calls: 1, tenant_streams: 256, tenant_rate: 0 };
     let app = start(config, Clock::system()).await;
     let (mut busy, mut other) = (client_of(app.address(), "busy"), client_of(app.address(), "other"));
     let (items, mut stream) = open_stream(&mut busy).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_tenant_with_too_much_under_way_comes_back_later_and_others_do_not_not
 #[tokio::test]
 async fn a_tenant_that_asks_too_often_is_slowed_down() {
     let mut config = config(database(true).await);
-    config.admission = AdmissionLimits { calls: 100, tenant_calls: 100, tenant_rate: 5 };
+    config.admission = AdmissionLimits { calls: 100, tenant_calls: 100, tenant_streams: 256, tenant_rate: 5 };
     let app = start(config, Clock::system()).await;
     let mut client = client_of(app.address(), "busy");
     let mut refused = 0;

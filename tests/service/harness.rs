@@ -136,7 +136,7 @@ pub fn config(database_url: String) -> Config {
         access_file: None,
         tls: None,
         connections: ConnectionLimits { most: 10_000, idle: Duration::from_mins(5), age: Duration::from_mins(30) },
-        admission: AdmissionLimits { calls: 8192, tenant_calls: 8192, tenant_rate: 0 },
+        admission: AdmissionLimits { calls: 8192, tenant_calls: 8192, tenant_streams: 256, tenant_rate: 0 },
         shutdown_delay: Duration::ZERO,
         service: ServiceLimits { future: Duration::from_mins(5), answer_bytes: 32 << 20, view_bytes: 64 << 20 },
         drain_limit: Duration::from_secs(5),

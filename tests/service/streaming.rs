@@ -18,7 +18,7 @@ use crate::{
     wire::{assert_faulty, assert_refused},
 };
 
-type Item = pb::RecordInteractionsRequest;
+pub type Item = pb::RecordInteractionsRequest;
 type Answer = pb::RecordInteractionsResponse;
 
 fn help(number: i64) -> pb::Interaction {
@@ -276,7 +276,7 @@ async fn streams_at_once_on_one_tie_give_exact_counts() {
 }
 
 /// An item that is rejected at length.
-fn long_winded(sequence: i64) -> Item {
+pub fn long_winded(sequence: i64) -> Item {
     let [recipients, topics] = [100, 16].map(|count| (0..count).map(|number| format!(" {number}")).collect());
     let interaction_id = "i".repeat(128);
     item(sequence, pb::Interaction { recipients, topics, interaction_id, ..help(sequence) })

@@ -124,7 +124,11 @@ const INTERNAL_WORDS: [&str; 34] = [
 pub const KEYS: [(&str, Code, &[&str]); 5] = [
     ("HISTORY_TOO_LARGE", Code::ResourceExhausted, &["limit"]),
     ("TOO_MANY_POLICIES", Code::ResourceExhausted, &["limit"]),
-    ("TENANT_LIMITED", Code::ResourceExhausted, &["limit_calls", "limit_calls_per_second"]),
+    (
+        "TENANT_LIMITED",
+        Code::ResourceExhausted,
+        &["limit_calls", "limit_streams", "limit_answer_bytes", "limit_calls_per_second"],
+    ),
     ("CALL_NOT_UNDERSTOOD", Code::ResourceExhausted, &["limit_bytes"]),
     ("PERMISSION_DENIED", Code::PermissionDenied, &["right"]),
 ];
