@@ -53,7 +53,7 @@ const CALL_LIMIT: Duration = Duration::from_mins(1);
 /// How long calls under way may take to end on a connection that is told to go away while the server stays.
 const LAST_CALLS: Duration = Duration::from_mins(1);
 /// How long a connection without calls may take to go away.
-const IDLE_FAREWELL: Duration = Duration::from_secs(5);
+const IDLE_FAREWELL: Duration = Duration::from_secs(1);
 /// How long a connection without calls has to be told that another one takes its place.
 const FAREWELL: Duration = Duration::from_millis(20);
 /// The paths of the calls that keep a connection in use while they are under way. Others, such as `Watch` of the health service,
@@ -202,10 +202,16 @@ where
     going_away.cancel();
     // GOAWAY: calls under way end, and no others begin.
     connection.as_mut().graceful_shutdown();
-    let Ok(ended) = timeout(grace, Gathered::new(connection)).await else {
-        return tracing::debug!("a connection was closed that did not end by itself");
-    };
-    log(ended);
+    let mut ending = Gathered::new(connection);
+    let mut ended = timeout(grace, &mut ending).await;
+    if ended.is_err() && grace < LAST_CALLS && seat.is_busy() {
+        // A call began just before the connection was told to go away.
+        ended = timeout(LAST_CALLS, ending).await;
+    }
+    match ended {
+        Ok(ended) => log(ended),
+        Err(late) => tracing::debug!(%late, "a connection was closed that did not end by itself"),
+    }
 }
 
 /// An answer, which keeps its connection in use until it is handed to the transport.

@@ -139,7 +139,8 @@ impl Seat {
         }
     }
 
-    fn is_busy(&self) -> bool {
+    /// Whether calls are under way.
+    pub(super) fn is_busy(&self) -> bool {
         self.calls.load(Ordering::Acquire) > 0
     }
 
