@@ -27,7 +27,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::{
     gathered::Gathered,
-    room::{FIRST_CALL_LIMIT, Place, Room, Seat, Use},
+    room::{Place, Room, Seat, Use},
     status,
     tls::{Tls, names_in},
     unread::Unread,
@@ -59,6 +59,9 @@ const FAREWELL: Duration = Duration::from_millis(20);
 /// The paths of the calls that keep a connection in use while they are under way. Others, such as `Watch` of the health service,
 /// can be left open for ever by anybody.
 const KEEPING: &str = "/rapport.v1.";
+/// How long a connection may take to be spoken on: the TLS handshake, or else the first byte. From then on it may be idle, as
+/// connections are that clients open before they call.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait before more is taken in when the system has no room for a connection.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
@@ -106,20 +109,30 @@ pub(super) async fn serve<S>(
         let (tls, service, going_away) = (tls.clone(), service.clone(), stop.child_token());
         let connection = async move {
             let _place = place;
-            match tls {
-                None => speak(stream, Arc::default(), life, going_away, service).await,
-                Some(tls) => {
-                    let shaken = tokio::select! {
-                        shaken = shaken(&tls, stream) => shaken,
-                        () = going_away.cancelled() => None,
-                        () = life.seat.left() => None,
-                    };
-                    if let Some(stream) = shaken {
-                        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                        let names = shown.map(names_in).unwrap_or_default();
-                        speak(stream, names.into(), life, going_away, service).await;
-                    }
+            let given_up = async {
+                tokio::select! {
+                    () = going_away.cancelled() => {}
+                    () = life.seat.left() => {}
                 }
+            };
+            let Some(tls) = tls else {
+                let greeted = tokio::select! {
+                    greeted = greeted(&stream) => greeted,
+                    () = given_up => false,
+                };
+                if greeted {
+                    speak(stream, Arc::default(), life, going_away, service).await;
+                }
+                return;
+            };
+            let shaken = tokio::select! {
+                shaken = shaken(&tls, stream) => shaken,
+                () = given_up => None,
+            };
+            if let Some(stream) = shaken {
+                let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let names = shown.map(names_in).unwrap_or_default();
+                speak(stream, names.into(), life, going_away, service).await;
             }
         };
         connections.spawn(cut_off.clone().run_until_cancelled_owned(connection));
@@ -129,12 +142,17 @@ pub(super) async fn serve<S>(
     connections.wait().await;
 }
 
+/// True once a first byte is there, unless that takes too long.
+async fn greeted(stream: &TcpStream) -> bool {
+    matches!(timeout(HELLO_LIMIT, stream.peek(&mut [0])).await, Ok(Ok(1)))
+}
+
 /// The connection once TLS is spoken on it, unless that takes too long.
 async fn shaken<I>(tls: &Tls, stream: I) -> Option<TlsStream<I>>
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    timeout(FIRST_CALL_LIMIT, tls.acceptor().accept(stream)).await.ok()?.ok()
+    timeout(HELLO_LIMIT, tls.acceptor().accept(stream)).await.ok()?.ok()
 }
 
 /// The next connection, as soon as there is room for it.
@@ -273,7 +291,7 @@ mod tests {
         });
         let begun = Instant::now();
         assert!(shaken(&tls, stream).await.is_none());
-        assert_eq!(begun.elapsed(), FIRST_CALL_LIMIT);
+        assert_eq!(begun.elapsed(), HELLO_LIMIT);
         dawdling.await.unwrap();
     }
 }

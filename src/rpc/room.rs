@@ -15,8 +15,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a connection may take from its acceptance to its first call: TLS handshake, HTTP/2 preface and all.
-pub(super) const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How often a connection that finds no place looks again for one that can be taken.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -125,10 +123,10 @@ impl Seat {
         self.leave.cancelled().await;
     }
 
-    /// Waits until the connection has had no call under way for as long as `idle`, or has not made its first call in time.
+    /// Waits until the connection has had no call under way for as long as `idle`.
     pub(super) async fn unused(&self, idle: Duration) {
         loop {
-            let until = self.used() + if self.has_called() { idle } else { FIRST_CALL_LIMIT };
+            let until = self.used() + idle;
             if self.is_busy() {
                 sleep(idle).await;
             } else if until <= Instant::now() {
@@ -196,11 +194,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_unused_without_a_first_call_or_after_its_last() {
+    async fn a_connection_is_unused_without_a_call_or_after_its_last() {
         const IDLE: Duration = Duration::from_mins(5);
         let seat = Arc::new(Seat::new());
         seat.unused(IDLE).await;
-        assert_eq!(seat.began.elapsed(), FIRST_CALL_LIMIT);
+        assert_eq!(seat.began.elapsed(), IDLE);
         let seat = Arc::new(Seat::new());
         let call = seat.begin();
         tokio::spawn(async move {

@@ -123,7 +123,8 @@ fn descriptors_are_complete_and_hold_the_paths_of_http() {
 }
 
 /// What a reason's description begins with: the codes that it comes with.
-const CODES: [&str; 11] = [
+const CODES: [&str; 12] = [
+    "ABORTED",
     "INVALID_ARGUMENT",
     "ALREADY_EXISTS",
     "RESOURCE_EXHAUSTED",
