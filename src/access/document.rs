@@ -24,7 +24,7 @@ pub(super) struct Document<'a> {
 /// A value in a document.
 #[derive(Clone, Debug)]
 pub(super) struct Node<'a> {
-    /// How it is reached, such as `principals[0].name`.
+    /// The path from the top of the document, such as `principals[0].name`.
     path: String,
     /// Its text, without white space around it.
     text: &'a str,
@@ -144,7 +144,7 @@ impl<'a> Document<'a> {
         text
     }
 
-    /// One of these words.
+    /// The value that belongs to a text, which must be one of these words.
     pub(super) fn one_of<T: Copy>(&mut self, node: &Node<'a>, words: &[(&str, T)]) -> Option<T> {
         let word = self.text(node)?;
         let found = words.iter().find(|(known, _)| *known == word).map(|(_, value)| *value);

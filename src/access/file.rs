@@ -21,24 +21,24 @@ use super::{
 const EVERY_TENANT: &str = "*";
 /// The largest file, in bytes.
 const MAX_BYTES: u64 = 4 * MEBIBYTE;
-/// What rights are called.
+/// The names of the rights.
 const RIGHTS: [(&str, Right); 3] = [("record", Right::Record), ("rank", Right::Rank), ("admin", Right::Admin)];
 
 /// Why an access file cannot be followed. No secret that is in the file shows.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("the access file {} cannot be read: {source}", .path.display())]
     Unreadable {
-        /// Which file.
+        /// The path of the access file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It is no JSON, or lacks something, or contradicts itself.
+    /// The file is no JSON, lacks something, or contradicts itself.
     #[error("the access file {} cannot be followed: {}", .path.display(), .faults.join("; "))]
     Faulty {
-        /// Which file.
+        /// The path of the access file.
         path: PathBuf,
         /// Every fault, with its line and column.
         faults: Vec<String>,
@@ -46,7 +46,7 @@ pub enum AccessError {
 }
 
 impl Rules {
-    /// What the file at a path says, or everything that is wrong with it. Files that it names lie beside it.
+    /// The rules in the access file at a path, or every fault of the file. Relative names in the file start at its folder.
     pub(super) fn read(path: &Path) -> Result<Self, AccessError> {
         let text = bounded(path).map_err(|source| AccessError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(&text, path).map_err(|faults| AccessError::Faulty { path: path.to_owned(), faults })

@@ -265,7 +265,7 @@ mod tests {
         );
     }
 
-    /// What is wrong with a document.
+    /// Every fault that reading a document finds.
     fn faults(document: &str) -> Vec<String> {
         match access(document) {
             Err(AccessError::Faulty { faults, .. }) => faults,

@@ -22,7 +22,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// One key, for one algorithm.
+/// A key and the only algorithm that it is used with.
 struct SignatureCheck {
     algorithm: Algorithm,
     key: DecodingKey,

@@ -112,7 +112,7 @@ fn is_confidential(url: &str) -> bool {
 }
 
 impl Tokens {
-    /// Which tokens an access file takes: what its field `tokens` says, with the files that it names beside `path`.
+    /// Reads the rules for tokens from the field `tokens` of an access file at `path`, with the files that the field names.
     pub(super) fn read<'a>(document: &mut Document<'a>, node: &Node<'a>, path: &Path) -> Option<Self> {
         let names = ["issuer", "audience", "algorithms", "keys_file", "keys_url"];
         let [issuer, audience, algorithms, keys_file, keys_url] = document.fields(node, names);
